@@ -16,7 +16,7 @@
 //! | [`cli`] | what the command line can ask for, one file a command |
 //! | [`run`] | the order of the start, of a reload, and of the end |
 //! | [`admin`] | `/healthz`, `/lists`, `/peers`, `/explain`, `/config`, `/metrics`; accepting what is held |
-//! | [`release`] | whether the new version is worse than the old one, and taking it back |
+//! | [`release`] | whether the new version is worse than the old one; moving a release forward and back |
 //! | [`fleet`] | how the gateways on one Redis know of each other: the heartbeat |
 //! | [`store`] | where lists come from, and how they come into force |
 //! | [`proxy`] | listeners, a connection (`session`), a request (`exchange`), bodies and tunnels (`body`) |

@@ -35,6 +35,7 @@ mod share;
 use std::sync::Arc;
 
 pub(crate) use admission::AdmittedUntil;
+pub(crate) use almost::almost_gray;
 pub use by_list::ByList;
 pub use digest::Digest;
 pub(crate) use entry::net_entry;

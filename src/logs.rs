@@ -5,7 +5,7 @@
 pub mod access;
 pub mod events;
 mod foreign;
-mod local_time;
+pub(crate) mod local_time;
 pub(crate) mod syslog;
 pub(crate) mod throttle;
 pub mod writer;

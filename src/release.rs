@@ -1,4 +1,5 @@
-//! A release: whether the new version is worse than the old one, and what follows from it.
+//! A release: whether the new version is worse than the old one, and taking it back; and how it is moved
+//! forward and back by whoever releases it.
 //!
 //! The question is asked all the time, often with little traffic, and the answer may take the new version
 //! out of service. So it has to be right however often one looks. `evidence` is the statistic: an exact
@@ -8,10 +9,16 @@
 //!
 //! `trips` is what was taken back, by whichever gateway or person, and holds it. `state` is what the store
 //! says of a release beside its lists, and `reset` begins that anew.
+//!
+//! `change` is what a verb makes of the lists of a service, `ledger` brings that into the store whole or not
+//! at all, and `history` is what it writes there about it.
 
 pub(crate) mod case;
+pub(crate) mod change;
 pub(crate) mod evidence;
+pub(crate) mod history;
 pub(crate) mod judge;
+pub(crate) mod ledger;
 mod others;
 pub(crate) mod reset;
 pub(crate) mod state;

@@ -10,6 +10,7 @@ use crate::cli::asked::Asked;
 use crate::cli::lists::Whom;
 use crate::cli::report::Form;
 use crate::config::DEFAULT_PATH;
+use crate::release::change::ShareBy;
 
 /// The definition, for whatever is derived from it: documents, completions.
 pub fn command() -> Command {
@@ -146,6 +147,8 @@ pub(crate) enum Action {
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
     },
+    #[command(flatten)]
+    Release(ReleaseAction),
     /// Try it out: two servers of each version, a lists file and the gateway
     Demo {
         /// The gateway's address
@@ -207,6 +210,66 @@ pub(crate) struct ServiceAsked {
     /// Only of this service, or of `default`; without it, of all that there are
     #[arg(long, value_name = "NAME")]
     pub(crate) service: Option<String>,
+}
+
+/// What every verb takes.
+#[derive(Args)]
+pub(crate) struct VerbFlags {
+    /// Of this service; without it, of `default`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: Option<String>,
+    /// Why, for the history
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// Who, for the history; without it, the login name and the host
+    #[arg(long, value_name = "NAME")]
+    pub(crate) by: Option<String>,
+    /// Wait until the gateways have it in force; on a terminal they are waited for without it
+    #[arg(long, conflicts_with = "no_wait")]
+    pub(crate) wait: bool,
+    /// Wait for no gateway
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// How long to wait, such as 500ms or 2m; a day at most
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub(crate) timeout: Duration,
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Ask nothing: also what the gateways would hold is meant
+    #[arg(long, short = 'y')]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+    /// The ini file
+    #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
+    pub(crate) config: PathBuf,
+}
+
+/// By what it is told who is in a share.
+#[derive(Args)]
+#[group(multiple = false)]
+pub(crate) struct StageBy {
+    /// By the value of this cookie; who has none is in no share
+    #[arg(long, value_name = "NAME")]
+    by_cookie: Option<String>,
+    /// By the value of this header field; who has none is in no share
+    #[arg(long, value_name = "NAME")]
+    by_header: Option<String>,
+    /// By a cookie that the gateway sets
+    #[arg(long)]
+    visitor: bool,
+}
+
+impl StageBy {
+    /// What was said, if something was.
+    pub(crate) fn key(self) -> Option<ShareBy> {
+        let cookie = self.by_cookie.map(ShareBy::Cookie);
+        let header = self.by_header.map(ShareBy::Header);
+        cookie
+            .or(header)
+            .or(self.visitor.then_some(ShareBy::Visitor))
+    }
 }
 
 /// Whose lists.
@@ -275,6 +338,107 @@ pub(crate) enum ListsAction {
     },
 }
 
+/// The verbs of a release, and what they have done.
+#[derive(Subcommand)]
+pub(crate) enum ReleaseAction {
+    /// Put entries on the gray list: clients that get the new version
+    #[command(after_long_help = ENTRIES_HELP)]
+    Admit {
+        /// Entries, each an argument of its own
+        #[arg(required = true, value_name = "ENTRY")]
+        entries: Vec<String>,
+        #[command(flatten)]
+        flags: VerbFlags,
+    },
+    /// Take entries off the gray list, however they are spelled there
+    #[command(after_long_help = ENTRIES_HELP)]
+    Remove {
+        /// Entries, each an argument of its own
+        #[arg(required = true, value_name = "ENTRY")]
+        entries: Vec<String>,
+        #[command(flatten)]
+        flags: VerbFlags,
+    },
+    /// Set the share of the clients that gets the new version
+    #[command(after_long_help = STAGE_HELP)]
+    Stage {
+        /// The share, such as 5% or 0.5%; 0% takes it away
+        share: String,
+        #[command(flatten)]
+        by: StageBy,
+        #[command(flatten)]
+        flags: VerbFlags,
+    },
+    /// Make the new version what everybody gets: prod becomes what pre is, and gray and pre are emptied
+    Promote {
+        /// Put into pre what prod was
+        #[arg(long)]
+        swap: bool,
+        /// Whatever the verdict says, servers of pre are out, or gateways do not hold
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        flags: VerbFlags,
+    },
+    /// Take the new version back: gray is emptied; right after a promotion, the lists are as before it
+    Rollback {
+        /// The lists as they were before this change of the history
+        #[arg(long, value_name = "N")]
+        to: Option<u64>,
+        #[command(flatten)]
+        flags: VerbFlags,
+    },
+    /// Take back the last change of the lists, whoever has made it
+    Undo {
+        #[command(flatten)]
+        flags: VerbFlags,
+    },
+    /// Keep the lists as they are: gateways take no others, and verbs are refused
+    Freeze {
+        #[command(flatten)]
+        flags: VerbFlags,
+    },
+    /// End a freeze
+    Thaw {
+        #[command(flatten)]
+        flags: VerbFlags,
+    },
+    /// Show what was done to the lists, by whom and why
+    #[command(args_conflicts_with_subcommands = true)]
+    History {
+        #[command(subcommand)]
+        action: Option<HistoryAction>,
+        /// So many changes
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        last: usize,
+        /// Of this service; without it, of `default`
+        #[arg(long, value_name = "NAME")]
+        service: Option<String>,
+        #[command(flatten)]
+        output: Output,
+        /// The ini file
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
+        config: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum HistoryAction {
+    /// Show one change in full
+    Show {
+        /// Its number
+        number: u64,
+        /// Of this service; without it, of `default`
+        #[arg(long, value_name = "NAME")]
+        service: Option<String>,
+        #[command(flatten)]
+        output: Output,
+        /// The ini file
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
+        config: PathBuf,
+    },
+}
+
 #[derive(Subcommand)]
 pub(crate) enum FleetAction {
     /// Wait until each gateway holds the lists with this digest; exits with 0 once they do, otherwise
@@ -303,6 +467,20 @@ belongs to that command, so it stands last; a whole command in quotes will do, t
   graygate explain 10.1.2.3 --host shop.example.com --path /cart --cookie uid=4711
   graygate explain --curl curl 'https://shop.example.com/cart' -H 'Cookie: uid=4711'
 ";
+
+const ENTRIES_HELP: &str = "\
+An entry of several terms, or with a blank in it, is one argument:
+
+  graygate admit 10.1.2.3 10.2.0.0/16 'cookie:uid=4711' 'header:X-Team=qa until=2027-01-31T00:00Z'
+  graygate remove 10.1.2.3";
+
+const STAGE_HELP: &str = "\
+Whoever is in a share stays in it when it grows. The first share of another new version falls to others than
+that of the version before: it gets a new salt.
+
+  graygate stage 5% --by-cookie uid
+  graygate stage 25%                   # the same cookie
+  graygate stage 0%";
 
 const PEERS_HELP: &str = "\
 One line for each server (peer) of each pool:

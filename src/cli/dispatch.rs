@@ -10,15 +10,17 @@ use crossbeam_channel::Receiver;
 use serde_json::{Value, json};
 
 use crate::cli::arguments::{
-    self, Action, Arguments, FleetAction, ListsAction, ServiceAsked, ShellName,
+    self, Action, Arguments, FleetAction, HistoryAction, ListsAction, ReleaseAction, ServiceAsked,
+    ShellName, VerbFlags,
 };
 use crate::cli::asked::AskedRequest;
 use crate::cli::exit::Exit;
 use crate::cli::report::{self, Form, Report};
 use crate::cli::{
-    accept, check, config, demo, explain, fleet, fleet_wait, lists, lists_check, lists_diff,
-    manual, peers, reload, status, upgrade, verdict, waiting,
+    accept, check, config, demo, explain, fleet, fleet_wait, history, lists, lists_check,
+    lists_diff, manual, peers, promote, reload, status, upgrade, verbs, verdict, waiting,
 };
+use crate::release::change::{Verb, share};
 use crate::{process, run};
 
 /// Reads the command line of this process, and does what it says.
@@ -126,6 +128,58 @@ fn perform(arguments: Arguments) -> (Form, Result<Report, String>) {
             None => (output.form(), fleet::list(&config)),
             Some(action) => on_fleet(action),
         },
+        Action::Release(action) => on_release(action),
+    }
+}
+
+/// The verbs of a release, and what they have done.
+fn on_release(action: ReleaseAction) -> (Form, Result<Report, String>) {
+    let perform = |flags: VerbFlags, verb: Verb| {
+        let outcome = verbs::perform(&flags, verb);
+        (flags.output.form(), outcome)
+    };
+    match action {
+        ReleaseAction::Admit { entries, flags } => perform(flags, Verb::Admit(entries)),
+        ReleaseAction::Remove { entries, flags } => perform(flags, Verb::Remove(entries)),
+        ReleaseAction::Stage {
+            share: text,
+            by,
+            flags,
+        } => match share(&text) {
+            Ok(share) => perform(flags, Verb::Stage(share, by.key())),
+            Err(why) => (flags.output.form(), Err(format!("{text:?}: {why}"))),
+        },
+        ReleaseAction::Promote { swap, force, flags } => {
+            let outcome = promote::promote(&flags, swap, force);
+            (flags.output.form(), outcome)
+        }
+        ReleaseAction::Rollback { to, flags } => perform(flags, Verb::Rollback(to)),
+        ReleaseAction::Undo { flags } => perform(flags, Verb::Undo),
+        ReleaseAction::Freeze { flags } => perform(flags, Verb::Freeze),
+        ReleaseAction::Thaw { flags } => perform(flags, Verb::Thaw),
+        ReleaseAction::History {
+            action: None,
+            last,
+            service,
+            output,
+            config,
+        } => {
+            let shown = history::list(&config, service.as_deref(), last);
+            (output.form(), shown)
+        }
+        ReleaseAction::History {
+            action:
+                Some(HistoryAction::Show {
+                    number,
+                    service,
+                    output,
+                    config,
+                }),
+            ..
+        } => {
+            let shown = history::show(&config, service.as_deref(), number);
+            (output.form(), shown)
+        }
     }
 }
 

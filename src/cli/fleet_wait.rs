@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::cli::fleet::{NAMED, held, notes, settings};
 use crate::cli::report::Report;
+use crate::config::RedisSettings;
 use crate::fleet::nodes::{FleetLook, Heard, Nodes};
 
 /// The pause between two looks of a wait: shortest, longest. A look that takes long is followed by a
@@ -43,22 +44,49 @@ pub(crate) fn wait(
         return Err(format!("the timeout is too long; at most {most}"));
     }
     let settings = settings(config)?;
+    let watch = AwaitedNodes::new(digest.to_ascii_lowercase(), at_least);
+    let (watch, note) = watched(&settings, watch, limit)?;
+    let text = format!("{}\n", watch.success());
+    let (digest, holding) = (&watch.digest, watch.seen.len());
+    let json = json!({ "digest": digest, "holding": holding, "note": note });
+    let report = Report::new(text, json);
+    Ok(report.noting(notes(note.as_deref())))
+}
+
+/// Waits until every gateway on this Redis holds the lists with this digest; where there is none, that is
+/// said unless there must be `some`. Returns one line that says so.
+///
+/// # Errors
+/// As [`wait`].
+pub(crate) fn wait_for(
+    settings: &RedisSettings,
+    digest: &str,
+    limit: Duration,
+    some: bool,
+) -> Result<String, String> {
+    let watch = AwaitedNodes {
+        at_least: usize::from(some),
+        ..AwaitedNodes::new(digest.to_owned(), 1)
+    };
+    let watched = watched(settings, watch, limit.min(LONGEST_WAIT));
+    watched.map(|(watch, _)| watch.success())
+}
+
+/// Those that were waited for, and why there may be others.
+fn watched(
+    settings: &RedisSettings,
+    mut watch: AwaitedNodes,
+    limit: Duration,
+) -> Result<(AwaitedNodes, Option<String>), String> {
     let until = Instant::now() + limit;
-    let mut nodes = Nodes::new(&settings);
-    let mut watch = AwaitedNodes::new(digest.to_ascii_lowercase(), at_least);
+    let mut nodes = Nodes::new(settings);
     loop {
         let began = Instant::now();
         let complaint = match nodes.read(until.max(began + LAST_LOOK)) {
             Ok(FleetLook { heard, note, .. }) => {
                 watch.look(heard, began, Instant::now());
                 match (watch.complaint(), note) {
-                    (None, note) => {
-                        let text = format!("{}\n", watch.success());
-                        let (digest, holding) = (&watch.digest, watch.seen.len());
-                        let json = json!({ "digest": digest, "holding": holding, "note": note });
-                        let report = Report::new(text, json);
-                        return Ok(report.noting(notes(note.as_deref())));
-                    }
+                    (None, note) => return Ok((watch, note)),
                     (Some(complaint), Some(note)) => format!("{complaint}; {note}"),
                     (Some(complaint), None) => complaint,
                 }
@@ -165,6 +193,7 @@ impl AwaitedNodes {
 
     fn success(&self) -> String {
         match self.seen.len() {
+            0 => "no gateway is heard of on this Redis".to_owned(),
             1 => format!("the only gateway holds {}", self.digest),
             all => format!("all {all} gateways hold {}", self.digest),
         }

@@ -12,7 +12,7 @@ use crate::lists::entry::{LINK_LOCAL, UNREACHABLE, canonical, digits};
 use crate::lists::{Place, gray_entry, net_entry, peer_entry};
 
 /// What an unreadable entry of the gray list may be meant to be.
-pub(in crate::lists) fn almost_gray(text: &str) -> Option<String> {
+pub(crate) fn almost_gray(text: &str) -> Option<String> {
     if terms::has_terms(text) {
         let reads = |text: &str| gray_entry(text).is_ok();
         let trial = RepairTrial {

@@ -130,5 +130,22 @@ pub(crate) struct AppVersion {
     pub(crate) text: Box<str>,
 }
 
+impl Rule {
+    /// True when it says no more than that a share of the clients is gray, whatever is noted beside it.
+    pub(crate) fn is_share_alone(&self) -> bool {
+        !self.excludes && self.until.is_none() && matches!(&*self.terms, [Term::Share { .. }])
+    }
+
+    /// True when it is about the same requests as `other`, for however long.
+    pub(crate) fn is_about_the_same_as(&self, other: &Self) -> bool {
+        (self.excludes, &self.terms) == (other.excludes, &other.terms)
+    }
+
+    /// True when it is about the clients in this net, whatever is noted beside it.
+    pub(crate) fn is_about_net(&self, net: &IpNet) -> bool {
+        !self.excludes && matches!(&*self.terms, [Term::Net(it)] if it == net)
+    }
+}
+
 /// Most terms of an entry.
 pub(super) const MOST_TERMS: usize = 16;

@@ -18,7 +18,7 @@ const MONTHS: [&str; 12] = [
 
 /// The text of a time; it is made once a second, and the offset is asked for once a quarter of an hour.
 #[derive(Default)]
-pub(super) struct LocalTimeText {
+pub(crate) struct LocalTimeText {
     second: Option<u64>,
     quarter: Option<u64>,
     /// In seconds.
@@ -37,7 +37,7 @@ impl LocalTimeText {
     }
 
     /// As in nginx's `$time_iso8601`.
-    pub(super) fn iso8601(&mut self, time: SystemTime) -> &[u8] {
+    pub(crate) fn iso8601(&mut self, time: SystemTime) -> &[u8] {
         self.follow(time);
         &self.iso8601
     }

@@ -143,6 +143,11 @@ impl ReleaseFiles {
         all
     }
 
+    /// Which of them are frozen.
+    fn frozen(&self) -> Vec<bool> {
+        self.known.iter().map(|(_, it)| it.is_frozen()).collect()
+    }
+
     /// Adds what is known to what was read of the lists.
     fn add_to(&self, readings: &mut [ServiceReading]) {
         for reading in readings {
@@ -150,6 +155,27 @@ impl ReleaseFiles {
             reading.release = known.map(|(_, it)| it.clone());
         }
     }
+}
+
+/// How long changes are accepted that were confirmed before they are made.
+const ACCEPTED_FOR: Duration = Duration::from_secs(60);
+
+/// The digests of changes that somebody has confirmed just before making them: words of the file beside the
+/// lists whose name ends with `.accept`.
+fn accepted(path: &Path) -> Vec<String> {
+    let path = beside(path, &ServiceName::default(), "accept");
+    let is_new = |metadata: &Metadata| {
+        let age = metadata.modified().ok().and_then(|it| it.elapsed().ok());
+        metadata.is_file()
+            && metadata.len() <= LONGEST_TEXT
+            && age.is_none_or(|it| it < ACCEPTED_FOR)
+    };
+    let text = match fs::metadata(&path) {
+        Ok(metadata) if is_new(&metadata) => fs::read_to_string(&path).unwrap_or_default(),
+        _ => return Vec::new(),
+    };
+    let words = text.split_ascii_whitespace();
+    words.map(str::to_ascii_lowercase).collect()
 }
 
 fn watch(
@@ -168,9 +194,14 @@ fn watch(
         if used_at.elapsed() > OWED {
             feed.tell_owed();
         }
+        let frozen = releases.frozen();
         let news = releases.look();
         if !news.is_empty() {
             feed.see_releases(news);
+        }
+        if releases.frozen() != frozen {
+            // What was kept out comes in, or what is in is kept.
+            used = None;
         }
         let now = FileVersion::now(path);
         let stands_still = now == seen;
@@ -188,6 +219,10 @@ fn watch(
             Ok(mut readings) => {
                 releases.look();
                 releases.add_to(&mut readings);
+                let accepted = accepted(path);
+                for reading in &mut readings {
+                    reading.accepted.clone_from(&accepted);
+                }
                 feed.publish_watched(readings, Cause::Event);
             }
             Err(error) => feed.failed(error),

@@ -339,6 +339,34 @@ fn section_of(
     Ok((service, kind))
 }
 
+/// What a line of a good lists file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum FileLine<'a> {
+    /// The title of a section: of a list, or else of a salt.
+    Title(ServiceName, Option<ListName>),
+    /// An entry, or a salt, without what stands around it.
+    Entry(&'a [u8]),
+    /// A comment, or nothing.
+    Other,
+}
+
+/// What this line of a good file is, for whoever changes some of it and leaves the rest as it was written.
+pub(crate) fn file_line(line: &[u8]) -> FileLine<'_> {
+    let end = lists::comment(line).unwrap_or(line.len());
+    let line = line[..end].trim_ascii();
+    if line.is_empty() || line.starts_with(b";") {
+        return FileLine::Other;
+    }
+    if line.starts_with(b"[") && !line.contains(&b':') {
+        return match section_of(line, |_| true) {
+            Ok((service, SectionKind::List(list))) => FileLine::Title(service, Some(list)),
+            Ok((service, SectionKind::Salt)) => FileLine::Title(service, None),
+            Err(_) => FileLine::Other,
+        };
+    }
+    FileLine::Entry(line)
+}
+
 /// Whether an entry can be read.
 pub(super) fn check(list: ListName, entry: &[u8], peer_port: u16) -> Result<(), WrongEntry> {
     let text = std::str::from_utf8(entry).map_err(|_| "not text")?;

@@ -28,6 +28,8 @@ pub(crate) struct ServiceReading {
     pub empty_for: EmptyFor,
     /// What is known of its release, if the store was asked for that.
     pub release: Option<ReleaseReading>,
+    /// The digests of changes that were accepted in advance.
+    pub accepted: Vec<String>,
 }
 
 /// A text in a store.
@@ -53,6 +55,17 @@ pub(crate) struct ReleaseReading {
     pub lost: bool,
 }
 
+impl ReleaseReading {
+    /// Somebody has frozen the lists: no others come into force.
+    pub(crate) fn is_frozen(&self) -> bool {
+        let StoredText::Text(text) = &self.state else {
+            return false;
+        };
+        let state: Result<serde_json::Value, _> = serde_json::from_slice(text);
+        state.is_ok_and(|it| it["frozen"].is_object())
+    }
+}
+
 /// Whoever wants to know what stores say of releases.
 pub(crate) trait ReleaseWatch: Send + Sync {
     /// Lists of the service come into force in a moment, in which `pre` has this digest, and with them what
@@ -76,6 +89,7 @@ impl ServiceReading {
             salt: None,
             empty_for: ByList::all(Duration::MAX),
             release: None,
+            accepted: Vec::new(),
         }
     }
 }
@@ -114,11 +128,13 @@ pub enum Fault {
     Unsynced,
     /// The server, or its master, was restarted without its data: there are no lists at all.
     WithoutData,
+    /// Somebody has frozen the lists.
+    Frozen,
 }
 
 impl Fault {
     /// Every fault.
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::WrongType,
         Self::Forbidden,
         Self::AllSkipped,
@@ -127,6 +143,7 @@ impl Fault {
         Self::Withheld,
         Self::Unsynced,
         Self::WithoutData,
+        Self::Frozen,
     ];
 
     /// The name in logs and metrics.
@@ -140,6 +157,7 @@ impl Fault {
             Self::Withheld => "withheld",
             Self::Unsynced => "unsynced",
             Self::WithoutData => "without-data",
+            Self::Frozen => "frozen",
         }
     }
 
@@ -151,7 +169,7 @@ impl Fault {
             | Self::AllSkipped
             | Self::TooLong
             | Self::WithoutData => log::Level::Error,
-            Self::Unsynced => log::Level::Warn,
+            Self::Unsynced | Self::Frozen => log::Level::Warn,
             // It passes by itself, or the next reading shows what it is.
             Self::Unsettled | Self::Withheld => log::Level::Debug,
         }

@@ -20,7 +20,7 @@ mod password;
 pub(crate) mod place;
 mod proxies;
 mod reading;
-mod reply;
+pub(crate) mod reply;
 mod rights;
 mod standing;
 mod tls;

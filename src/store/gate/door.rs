@@ -57,6 +57,8 @@ pub(in crate::store) struct Door {
     is_settled: bool,
     /// The held changes that were logged.
     told: Vec<(ListName, Digest)>,
+    /// The digests of changes that come in whatever the rules say, as they are displayed.
+    foreseen: Vec<String>,
     /// Limits the log: a list that is rewritten again and again is held as often.
     throttle: Throttle,
     /// The same for lists that are let in.
@@ -125,6 +127,7 @@ impl Door {
             is_late: false,
             is_settled: false,
             told: Vec::new(),
+            foreseen: Vec::new(),
             throttle: Throttle::default(),
             accepted: Throttle::default(),
         }
@@ -184,13 +187,14 @@ impl Door {
         let read = self.take_emptied(current, read, empty_for);
         // Without anything to compare with, everything is new, and nothing can be lost.
         let rules = current.are_read().then_some(self.rules);
+        let [of_gray, of_prod] = self.rules_for(&read, rules);
         let judged = ByList {
-            gray: pass(&mut self.gray, rules, &current.gray, read.gray, now),
+            gray: pass(&mut self.gray, of_gray, &current.gray, read.gray, now),
             pre: match legible(&current.pre, read.pre) {
                 Ok(list) => (list, None),
                 Err((kept, fault)) => (kept, Some(fault)),
             },
-            prod: pass(&mut self.prod, rules, &current.prod, read.prod, now),
+            prod: pass(&mut self.prod, of_prod, &current.prod, read.prod, now),
         };
         self.faults = judged.as_ref().map_each(|it| it.1, |it| it.1);
         if self.prod.settles() {
@@ -205,6 +209,37 @@ impl Door {
         let is_kept = self.faults.iter().any(|(_, fault)| fault.is_some());
         self.is_settled = !is_kept && self.gray.is_empty() && self.prod.is_empty();
         new
+    }
+
+    /// The next reading may bring the changes of these digests, which nobody has to accept any more.
+    pub(in crate::store) fn accept_in_advance(&mut self, digests: Vec<String>) {
+        self.foreseen = digests;
+    }
+
+    /// The rules for `gray` and for `prod`: none for what was accepted in advance, and nothing waits then.
+    fn rules_for(
+        &mut self,
+        read: &ParsedReading,
+        rules: Option<GuardRules>,
+    ) -> [Option<GuardRules>; 2] {
+        let accepted = std::mem::take(&mut self.foreseen);
+        if accepted.is_empty() {
+            return [rules, rules];
+        }
+        let is_accepted = |digest: Digest| {
+            let digest = digest.of_service(&self.service).to_string();
+            accepted.contains(&digest)
+        };
+        let gray = read.gray.as_ref().is_ok_and(|it| is_accepted(it.digest()));
+        let prod = read.prod.as_ref();
+        let prod = prod.is_ok_and(|it| is_accepted(it.digest(ListName::Prod)));
+        if gray {
+            self.gray = Gate::default();
+        }
+        if prod {
+            self.prod = Gate::default();
+        }
+        [gray, prod].map(|it| rules.filter(|_| !it))
     }
 
     /// What was `read`, without the lists that have become empty only a moment ago.

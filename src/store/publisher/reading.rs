@@ -9,7 +9,7 @@ use crate::lists::{GrayList, Lists, ServiceName, SharedLists};
 use crate::store::gate::door::{self, Awaited, ParsedReading};
 use crate::store::gate::guard::Timestamp;
 use crate::store::reading::EmptyFor;
-use crate::store::{Cause, ReleaseReading, ServiceReading};
+use crate::store::{Cause, Fault, ReleaseReading, ServiceReading};
 
 /// A [`ServiceReading`] as lists.
 pub(super) struct ParsedService {
@@ -22,6 +22,10 @@ pub(super) struct ParsedService {
     pub(super) has_salt: bool,
     /// What was read of its release.
     pub(super) release: Option<ReleaseReading>,
+    /// Somebody has frozen its lists.
+    pub(super) is_frozen: bool,
+    /// The digests of changes that were accepted in advance.
+    pub(super) accepted: Vec<String>,
 }
 
 /// Takes what was read of releases.
@@ -154,8 +158,16 @@ impl Publisher {
         {
             salt = Some(gray.salt().clone());
         }
+        // A gateway that has nothing yet takes what there is.
+        if read.is_frozen && current.are_read() {
+            if owner.is_none() {
+                read.lists.gray = Err(Fault::Frozen);
+            }
+            (read.lists.pre, read.lists.prod) = (Err(Fault::Frozen), Err(Fault::Frozen));
+        }
         let intake = entrance.get_mut(service)?;
         intake.set_owner(read.gray_of);
+        intake.door.accept_in_advance(read.accepted);
         let lists = read.lists;
         let mut new = intake.door.judge(&current, lists, read.empty_for, now);
         if let Some(salt) = salt
@@ -211,7 +223,12 @@ fn parse(reading: ServiceReading, terms: &ListTerms) -> ParsedService {
         lists: door::parse(reading.lists, terms.peer_port, salt.unwrap_or(&terms.salt)),
         empty_for: reading.empty_for,
         gray_of: reading.gray_of,
+        is_frozen: reading
+            .release
+            .as_ref()
+            .is_some_and(ReleaseReading::is_frozen),
         release: reading.release,
+        accepted: reading.accepted,
     }
 }
 

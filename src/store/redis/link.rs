@@ -229,6 +229,17 @@ impl Link {
         self.parse()
     }
 
+    /// As [`Self::receive`], where the reply may be a text of `most` bytes.
+    ///
+    /// # Errors
+    /// What came instead of a reply.
+    pub(crate) fn receive_long(&mut self, most: usize) -> RedisResult<Value> {
+        self.allow(self.limit * WHOLE);
+        let reply = self.received.reply(&mut self.stream, Bounds::text(most))?;
+        self.heard = Instant::now();
+        redis::parse_redis_value(&reply)
+    }
+
     /// As [`Self::receive`], as it came, within [`Bounds::lists`] of `most` bytes.
     ///
     /// # Errors

@@ -42,6 +42,14 @@ impl Bounds {
         text: usize::MAX,
     };
 
+    /// Of one text, which is kept as a whole.
+    pub(crate) const fn text(whole: usize) -> Self {
+        Self {
+            whole,
+            text: usize::MAX,
+        }
+    }
+
     /// Of lists, which have this many bytes at most.
     pub(crate) const fn lists(whole: usize) -> Self {
         Self { whole, text: KEPT }

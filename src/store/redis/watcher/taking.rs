@@ -47,7 +47,10 @@ impl Watcher {
         let parts = parts.map(|part| {
             let salt = look.extras.get(&KeyOf::salt(part.service));
             let print = part.fingerprint(salt, &self.hasher);
-            (part, print)
+            let release = releases.get(&part.service);
+            // The same lists come in, or do not.
+            let is_frozen = release.is_some_and(ReleaseReading::is_frozen);
+            (part, print.wrapping_add(is_frozen.into()))
         });
         let parts: Vec<_> = parts.collect();
         // Nobody waits for lists who has to know of a release that was taken back.
@@ -125,6 +128,7 @@ impl Watcher {
             gray_of: keys.gray_of.clone(),
             salt,
             empty_for: ByList::from_fn(|list| look.empty_for(service, list)),
+            accepted: Vec::new(),
             release,
         });
         Ok(())

@@ -1,0 +1,133 @@
+//! `graygate promote`: what speaks against it, besides what the lists say.
+//!
+//! A verdict of some gateway that doubts the new version; a server of `pre` that the running gateway does not
+//! take for up; gateways that do not have the lists that are promoted.
+
+use std::time::{Duration, Instant};
+
+use crate::admin::pages::peers::PeersPage;
+use crate::cli::admin_client::AdminClient;
+use crate::cli::arguments::VerbFlags;
+use crate::cli::report::Report;
+use crate::cli::verbs;
+use crate::config::{Config, RedisSettings, Store};
+use crate::fleet::nodes::{Heard, Nodes};
+use crate::lists::{PoolName, ServiceName};
+use crate::release::change::{ListsChange, Verb};
+
+/// Time for one look at all gateways.
+const TIME_LIMIT: Duration = Duration::from_secs(10);
+
+/// Most that are named.
+const NAMED: usize = 5;
+
+/// Makes `pre` what everybody gets.
+///
+/// # Errors
+/// One line: what speaks against it, or why nothing was changed.
+pub(crate) fn promote(flags: &VerbFlags, swap: bool, force: bool) -> Result<Report, String> {
+    let service = verbs::of(flags)?;
+    // What speaks against it is looked at once: whoever is asked meanwhile knows it.
+    let mut checked = None;
+    let mut check = |config: &Config, change: &ListsChange| {
+        if checked.is_none() {
+            checked = Some(objections(flags, config, &service, change, force)?);
+        }
+        Ok(checked.clone().unwrap_or_default())
+    };
+    verbs::perform_checked(flags, Verb::Promote { swap, force }, &mut check)
+}
+
+/// Notes; the error is what speaks against it.
+fn objections(
+    flags: &VerbFlags,
+    config: &Config,
+    service: &ServiceName,
+    change: &ListsChange,
+    force: bool,
+) -> Result<Vec<String>, String> {
+    let (mut against, mut notes) = (Vec::new(), Vec::new());
+    match servers_out(flags, service) {
+        Ok(out) => against.extend(out),
+        Err(why) => notes.push(format!("how the servers of pre do is not known: {why}")),
+    }
+    if let Store::Redis(settings) = &config.store {
+        match heard(settings) {
+            Ok(heard) => {
+                against.extend(doubts(&heard, service));
+                against.extend(elsewhere(&heard, &change.before.to_string()));
+            }
+            Err(why) => notes.push(format!("what the gateways hold is not known: {why}")),
+        }
+    }
+    match (against.is_empty(), force) {
+        (true, _) => Ok(notes),
+        (false, true) => {
+            notes.extend(against);
+            Ok(notes)
+        }
+        (false, false) => Err(format!(
+            "not promoted: {}; --force promotes all the same",
+            against.join("; ")
+        )),
+    }
+}
+
+/// The servers of `pre` that the running gateway does not take for up.
+fn servers_out(flags: &VerbFlags, service: &ServiceName) -> Result<Option<String>, String> {
+    let page: PeersPage = AdminClient::of(&flags.config)?.page()?;
+    let is_meant = |pool: &str, of: &str| pool == PoolName::Pre.name() && of == service.as_str();
+    let pools = page
+        .pools
+        .iter()
+        .filter(|it| is_meant(&it.pool, &it.service));
+    let out: Vec<String> = pools
+        .flat_map(|it| &it.peers)
+        .filter(|it| !it.up)
+        .map(|it| match &it.reason {
+            Some(reason) => format!("{} ({} {reason})", it.address, it.state),
+            None => format!("{} ({})", it.address, it.state),
+        })
+        .collect();
+    Ok((!out.is_empty()).then(|| format!("not all servers of pre are up: {}", some(&out))))
+}
+
+fn heard(settings: &RedisSettings) -> Result<Vec<Heard>, String> {
+    let look = Nodes::new(settings).read(Instant::now() + TIME_LIMIT)?;
+    Ok(look.heard)
+}
+
+/// The gateways that do not have the lists with this digest.
+fn elsewhere(heard: &[Heard], digest: &str) -> Option<String> {
+    let holds = |it: &&Heard| it.node.as_ref().is_some_and(|node| node.holds(digest));
+    let others: Vec<String> = heard
+        .iter()
+        .filter(|it| !holds(it))
+        .map(|it| it.name.clone())
+        .collect();
+    let (some, all) = (some(&others), heard.len());
+    let count = others.len();
+    (count > 0).then(|| format!("{count} of {all} gateways do not hold the lists: {some}"))
+}
+
+/// The gateways whose verdict on the release doubts it. One that says nothing of it knows nothing against it.
+fn doubts(heard: &[Heard], service: &ServiceName) -> Option<String> {
+    let doubting: Vec<String> = heard
+        .iter()
+        .filter_map(|it| {
+            let verdict = it.node.as_ref()?.verdicts.get(service.as_str())?;
+            let doubts = ["suspect", "worse"].contains(&&*verdict.finding);
+            doubts.then(|| format!("{} says {}", it.name, verdict.finding))
+        })
+        .collect();
+    (!doubting.is_empty()).then(|| format!("the verdict speaks against it: {}", some(&doubting)))
+}
+
+/// The first of them.
+fn some(all: &[String]) -> String {
+    let more = match all.len() > NAMED {
+        true => ", …",
+        false => "",
+    };
+    format!("{}{more}", all[..all.len().min(NAMED)].join(", "))
+}

@@ -1,0 +1,242 @@
+//! The verbs of a release: what all of them have in common. What a verb makes of the lists is in
+//! [`crate::release::change`].
+//!
+//! The difference is said first, and on a terminal whoever asks for a change that gateways would hold is
+//! asked for a yes. Then the change is in the store, or it is not; and if that is wanted, the gateways are
+//! waited for.
+
+use std::fmt::Write as _;
+use std::io::{self, BufRead, IsTerminal, Write as _};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::unistd::{Uid, User};
+use serde_json::json;
+
+use crate::cli::admin_client::AdminClient;
+use crate::cli::arguments::VerbFlags;
+use crate::cli::fleet_wait;
+use crate::cli::lists::named;
+use crate::cli::report::{Form, Report};
+use crate::config::{Config, Store};
+use crate::fleet::node::plain;
+use crate::lists::ServiceName;
+use crate::release::change::{ListsChange, Verb};
+use crate::release::ledger::{Consent, Done, Ledger, Order};
+use crate::run;
+
+/// A check before a change, beyond what the lists say. The error is one line; what is returned are notes.
+pub(crate) type Objections<'a> =
+    &'a mut dyn FnMut(&Config, &ListsChange) -> Result<Vec<String>, String>;
+
+/// Does what `verb` says.
+///
+/// # Errors
+/// One line: why nothing was changed.
+pub(crate) fn perform(flags: &VerbFlags, verb: Verb) -> Result<Report, String> {
+    perform_checked(flags, verb, &mut |_, _| Ok(Vec::new()))
+}
+
+/// The same, if `check` has nothing against it.
+///
+/// # Errors
+/// The same, or what it has.
+pub(crate) fn perform_checked(
+    flags: &VerbFlags,
+    verb: Verb,
+    check: Objections<'_>,
+) -> Result<Report, String> {
+    let config = run::load(&flags.config)?;
+    let service = of(flags)?;
+    let mut ledger = Ledger::of(&config, &service)?;
+    let by = match &flags.by {
+        Some(by) => by.trim().to_owned(),
+        None => whoever(),
+    };
+    let order = Order::new(verb, plain(&by), flags.reason.clone());
+    let mut notes = Vec::new();
+    let mut confirmed: Option<Vec<String>> = None;
+    let mut hear = |change: &ListsChange| {
+        notes = check(&config, change)?;
+        if flags.dry_run {
+            return Ok(Consent::No);
+        }
+        // Nobody is asked twice for the same.
+        let is_new = confirmed.as_ref() != Some(&change.asks);
+        if !change.asks.is_empty() && is_new && !flags.yes && !ask(change)? {
+            return Err("not done".to_owned());
+        }
+        confirmed = Some(change.asks.clone());
+        Ok(Consent::Yes)
+    };
+    let done = ledger.perform(&order, &mut hear)?;
+    let outcome = VerbOutcome {
+        flags,
+        config: &config,
+        service: &service,
+        order: &order,
+    };
+    Ok(outcome.report(done, notes))
+}
+
+/// The service that is meant.
+pub(super) fn of(flags: &VerbFlags) -> Result<ServiceName, String> {
+    let service = flags.service.as_deref().map(named).transpose()?;
+    Ok(service.unwrap_or_default())
+}
+
+/// Who is at the terminal: the name with which somebody has logged in, and where.
+fn whoever() -> String {
+    let named = ["SUDO_USER", "LOGNAME", "USER"];
+    let mut named = named.iter().filter_map(|it| std::env::var(it).ok());
+    let name = named.find(|it| !it.is_empty());
+    let own = || {
+        User::from_uid(Uid::current())
+            .ok()
+            .flatten()
+            .map(|it| it.name)
+    };
+    let name = name.or_else(own);
+    let host = nix::unistd::gethostname().unwrap_or_default();
+    let name = name.unwrap_or_else(|| Uid::current().to_string());
+    format!("{name}@{}", host.to_string_lossy())
+}
+
+/// Asks whether a change is meant.
+///
+/// # Errors
+/// Nobody is there who could be asked.
+fn ask(change: &ListsChange) -> Result<bool, String> {
+    let why = change.asks.join("; ");
+    if !io::stdin().is_terminal() {
+        return Err(format!("not done: {why}; --yes says that this is meant"));
+    }
+    let mut text = lines(change);
+    // Writing to a String cannot fail.
+    let _ = write!(text, "{why}. Is this meant? [y/N] ");
+    let _ = io::stderr().write_all(text.as_bytes());
+    let _ = io::stderr().flush();
+    let mut answer = String::new();
+    let read = io::stdin().lock().read_line(&mut answer);
+    read.map_err(|error| error.to_string())?;
+    Ok(["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()))
+}
+
+fn lines(change: &ListsChange) -> String {
+    change
+        .difference
+        .iter()
+        .map(|it| format!("{it}\n"))
+        .collect()
+}
+
+/// What comes of an order.
+struct VerbOutcome<'a> {
+    flags: &'a VerbFlags,
+    config: &'a Config,
+    service: &'a ServiceName,
+    order: &'a Order,
+}
+
+impl VerbOutcome<'_> {
+    fn report(&self, done: Done, checked: Vec<String>) -> Report {
+        let Done {
+            change,
+            number,
+            notes,
+        } = done;
+        let notes = [change.notes.clone(), checked, notes].concat();
+        let mut text = lines(&change);
+        let (before, after) = (change.before, change.after);
+        let said = match number {
+            Some(number) => format!("change {number}: {before} is {after} now"),
+            None if change.is_none() => "nothing to change".to_owned(),
+            None => format!("{before} would be {after}; nothing was changed"),
+        };
+        text.push_str(&said);
+        text.push('\n');
+        let (mut held, mut failed) = (None, None);
+        if number.is_some() {
+            match self.wait(&after.to_string()) {
+                Ok(waited) => held = waited,
+                Err(why) => failed = Some(why),
+            }
+        }
+        if let Some(held) = &held {
+            text.push_str(held);
+            text.push('\n');
+        }
+        let json = json!({
+            "service": self.service.as_str(),
+            "verb": self.order.verb.name(),
+            "number": number,
+            "dry_run": self.flags.dry_run,
+            "difference": change.difference,
+            "before": before.to_string(),
+            "after": after.to_string(),
+            "confirmed": if number.is_some() { json!(change.asks) } else { json!([]) },
+            "asks": change.asks,
+            "notes": notes,
+            "in_force": held,
+        });
+        let is_text = self.flags.output.form() == Form::Text;
+        let notes = notes.into_iter().filter(|_| is_text);
+        let report = Report::new(text, json);
+        let report = report.noting(notes.map(|it| format!("note: {it}")).collect());
+        match failed {
+            None => report,
+            Some(why) => report.but(format!("the change was made; {why}")),
+        }
+    }
+
+    /// Waits until the lists are in force, if that is wanted; says where they are.
+    ///
+    /// # Errors
+    /// Where they are not, or why that is not known.
+    fn wait(&self, digest: &str) -> Result<Option<String>, String> {
+        let flags = self.flags;
+        let is_asked_for = flags.wait || !flags.no_wait && io::stdout().is_terminal();
+        if !is_asked_for {
+            return Ok(None);
+        }
+        match &self.config.store {
+            Store::Redis(settings) => {
+                fleet_wait::wait_for(settings, digest, flags.timeout, flags.wait).map(Some)
+            }
+            Store::File(_) if !flags.wait && !is_asked(&flags.config) => {
+                Ok(Some("no gateway runs with this file".to_owned()))
+            }
+            Store::File(_) => self.wait_for_gateway(digest).map(Some),
+        }
+    }
+
+    /// Waits for the only gateway that has this lists file.
+    fn wait_for_gateway(&self, digest: &str) -> Result<String, String> {
+        let asker = AdminClient::of(&self.flags.config)?;
+        let until = Instant::now() + self.flags.timeout;
+        loop {
+            let lists = asker.lists()?.standing;
+            let mut services = lists.services.iter();
+            let holds = match services.find(|it| it.service == self.service.as_str()) {
+                Some(it) => &it.digest,
+                None => &lists.digest,
+            };
+            if holds == digest {
+                return Ok(format!("the gateway holds {digest}"));
+            }
+            if Instant::now() > until {
+                let limit = humantime::format_duration(self.flags.timeout);
+                return Err(format!("not within {limit}: the gateway holds {holds}"));
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+/// The pause between two looks at a gateway.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A gateway can be asked.
+fn is_asked(config: &Path) -> bool {
+    AdminClient::of(config).is_ok_and(|it| it.lists().is_ok())
+}

@@ -1,0 +1,335 @@
+//! What a verb makes of the lists of a service: the texts of a store in, what is to be written out. Pure.
+//!
+//! A change is made of texts, so that what it does not concern stays as it was written, in its order. It is
+//! judged by what gateways read in them: an entry in another spelling is the same entry, and a change that
+//! the guard of the gateways would hold is to be confirmed by whoever asks for it.
+//!
+//! Not here: where lists are kept, clocks and chance, and who is asked.
+
+mod back;
+mod basis;
+mod entries;
+mod promote;
+mod stage;
+
+use serde_json::{Map, Value, json};
+
+use crate::lists::{ByList, Digest, ListName, Lists};
+use crate::release::history::{Before, ChangedList};
+use crate::store::Entries;
+use crate::store::gate::guard::{Guarded, HoldReason};
+
+pub(crate) use self::basis::{Drawn, Edit, FoundList, FoundLists, ServiceTerms, parsed};
+use self::basis::{FROZEN, SETS, STAGE, WantedChange, Work, parts};
+pub(crate) use self::stage::{ShareBy, share};
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    /// These entries are gray.
+    Admit(Vec<String>),
+    /// These are no entries of the gray list.
+    Remove(Vec<String>),
+    /// The share of the release, in hundredths of a percent; and by what it is told who is in it, if that is
+    /// said.
+    Stage(u16, Option<ShareBy>),
+    /// `prod` is what `pre` is; `pre` is nothing, or what `prod` was.
+    Promote {
+        /// The latter.
+        swap: bool,
+        /// Whatever speaks against it.
+        force: bool,
+    },
+    /// The release is taken back; or the lists are what they were before a change.
+    Rollback(Option<u64>),
+    /// The last change is taken back.
+    Undo,
+    /// Nobody changes anything.
+    Freeze,
+    /// Everybody may again.
+    Thaw,
+}
+
+impl Verb {
+    /// As it is written.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Admit(_) => "admit",
+            Self::Remove(_) => "remove",
+            Self::Stage(..) => "stage",
+            Self::Promote { .. } => "promote",
+            Self::Rollback(_) => "rollback",
+            Self::Undo => "undo",
+            Self::Freeze => "freeze",
+            Self::Thaw => "thaw",
+        }
+    }
+
+    /// How much of the history it has to know.
+    pub(crate) const fn needs_back_to(&self) -> BackTo {
+        match self {
+            Self::Rollback(Some(number)) => BackTo::Number(*number),
+            Self::Undo | Self::Rollback(None) => BackTo::Change,
+            _ => BackTo::Last,
+        }
+    }
+}
+
+/// How far back the history is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BackTo {
+    /// The last record.
+    Last,
+    /// The last that is about lists.
+    Change,
+    /// The one of this number.
+    Number(u64),
+}
+
+/// What is to be written.
+#[derive(Clone, Debug)]
+pub(crate) struct ListsChange {
+    pub(crate) edits: ByList<Edit>,
+    /// The list is written as a set, if at all.
+    pub(crate) are_sets: ByList<bool>,
+    pub(crate) salt: Option<Option<Vec<u8>>>,
+    pub(crate) state: Option<Map<String, Value>>,
+    /// What goes (`-`) and what comes (`+`), in lines.
+    pub(crate) difference: Vec<String>,
+    pub(crate) notes: Vec<String>,
+    /// Why it is to be confirmed, in lines.
+    pub(crate) asks: Vec<String>,
+    /// The digests by which gateways let in what their guard would hold.
+    pub(crate) accept: Vec<Digest>,
+    /// The digests of the lists before and after.
+    pub(crate) before: Digest,
+    pub(crate) after: Digest,
+    /// What undoes it.
+    pub(crate) undo: Before,
+}
+
+impl ListsChange {
+    /// True when there is nothing to be done.
+    pub(crate) fn is_none(&self) -> bool {
+        let edits = self.edits.iter().all(|(_, it)| *it == Edit::None);
+        edits && self.salt.is_none() && self.state.is_none()
+    }
+}
+
+/// True if a list that is not there was a set, as the state of the release has it.
+pub(crate) fn was_set(state: &Map<String, Value>, list: ListName) -> bool {
+    let sets = state.get(SETS).and_then(Value::as_array);
+    sets.is_some_and(|all| all.iter().any(|it| it.as_str() == Some(list.name())))
+}
+
+/// Who has frozen the lists, when and why, if somebody has.
+pub(crate) fn frozen(state: &Map<String, Value>) -> Option<String> {
+    let frozen = state.get(FROZEN).filter(|it| it.is_object())?;
+    let word = |name: &str| {
+        let text = frozen[name].as_str()?;
+        Some(text.chars().filter(|it| !it.is_control()).collect())
+    };
+    let word = |name: &str| -> Option<String> { word(name) };
+    let mut said = "the lists are frozen".to_owned();
+    for (before, name) in [(" by ", "by"), (" since ", "at"), (": ", "reason")] {
+        if let Some(word) = word(name) {
+            said.extend([before, &word]);
+        }
+    }
+    Some(said)
+}
+
+/// What this verb makes of what was found.
+///
+/// # Errors
+/// One line: why it is refused.
+pub(crate) fn make(
+    verb: &Verb,
+    terms: &ServiceTerms,
+    found: &FoundLists,
+    drawn: &Drawn,
+) -> Result<ListsChange, String> {
+    if let Some(frozen) = frozen(&found.state)
+        && *verb != Verb::Thaw
+    {
+        return Err(format!("{frozen}; `graygate thaw` ends that"));
+    }
+    let texts = found.lists.as_ref().map(|it| &it.entries);
+    let work = Work {
+        terms,
+        found,
+        lists: Lists::new(1, parsed(texts, found.salt.as_deref(), terms)),
+        drawn,
+    };
+    let wanted = match verb {
+        Verb::Admit(entries) => entries::admit(&work, entries)?,
+        Verb::Remove(entries) => entries::remove(&work, entries)?,
+        Verb::Stage(share, by) => stage::stage(&work, *share, by.as_ref())?,
+        Verb::Promote { swap, force } => promote::promote(&work, *swap, *force)?,
+        Verb::Rollback(to) => back::rollback(&work, *to)?,
+        Verb::Undo => back::undo(&work)?,
+        Verb::Freeze => freeze(&work),
+        Verb::Thaw => thaw(&work),
+    };
+    Ok(judged(work, wanted))
+}
+
+fn freeze(work: &Work<'_>) -> WantedChange {
+    let Drawn { by, at, reason, .. } = work.drawn;
+    let mut state = work.found.state.clone();
+    let frozen = json!({ "by": by, "at": at, "reason": reason });
+    state.insert(FROZEN.to_owned(), frozen);
+    WantedChange {
+        state: Some(state),
+        more: vec!["+ frozen".to_owned()],
+        ..WantedChange::default()
+    }
+}
+
+fn thaw(work: &Work<'_>) -> WantedChange {
+    let mut state = work.found.state.clone();
+    if state.remove(FROZEN).is_none() {
+        return WantedChange {
+            notes: vec!["the lists are not frozen".to_owned()],
+            ..WantedChange::default()
+        };
+    }
+    WantedChange {
+        state: Some(state),
+        more: vec!["- frozen".to_owned()],
+        ..WantedChange::default()
+    }
+}
+
+/// What is wanted, with all that follows from it.
+fn judged(work: Work<'_>, wanted: WantedChange) -> ListsChange {
+    let Work {
+        terms,
+        found,
+        lists: old,
+        drawn: Drawn { now, .. },
+    } = work;
+    let now = *now;
+    let after = ByList::from_fn(|list| wanted.edits[list].apply(&found.lists[list].entries));
+    let salt = match &wanted.salt {
+        None => found.salt.as_deref(),
+        Some(salt) => salt.as_deref(),
+    };
+    let is_same = wanted.edits.iter().all(|(_, it)| *it == Edit::None) && wanted.salt.is_none();
+    let new = match is_same {
+        true => old.clone(),
+        false => Lists::new(2, parsed(after.as_ref(), salt, terms)),
+    };
+    let (mut asks, mut accept) = (wanted.asks, Vec::new());
+    let of_prod = Guarded::objection(&*old.prod, &*new.prod, terms.guard_share, now);
+    if let Some(reason) = of_prod {
+        accept.push(Guarded::digest(&*new.prod).of_service(&terms.service));
+        asks.push(in_words(ListName::Prod, reason).to_owned());
+    }
+    let of_gray = Guarded::objection(&*old.gray, &*new.gray, terms.guard_share, now);
+    if let Some(reason) = of_gray.filter(|_| terms.gray_of.is_none()) {
+        accept.push(Guarded::digest(&*new.gray).of_service(&terms.service));
+        asks.push(in_words(ListName::Gray, reason).to_owned());
+    }
+    let mut difference = wanted.more;
+    let mut undo = Before {
+        salt: (wanted.salt.is_some()).then(|| {
+            let salt = found.salt.as_deref();
+            salt.map(|it| String::from_utf8_lossy(it).into_owned())
+        }),
+        stage: found.state.get(STAGE).cloned(),
+        ..Before::default()
+    };
+    let mut lines = Vec::new();
+    for list in ListName::ALL {
+        let (before, after) = (&found.lists[list].entries, &after[list]);
+        if wanted.edits[list] == Edit::None {
+            undo.lists[list] = ChangedList::same(before);
+            continue;
+        }
+        let [gone, come] = parts(&wanted.edits[list], before, after);
+        tell(&mut lines, list, '-', &gone);
+        tell(&mut lines, list, '+', &come);
+        undo.lists[list] = ChangedList::of(before, &gone, &come);
+    }
+    lines.append(&mut difference);
+    let are_sets = ByList::from_fn(|list| found.lists[list].is_set);
+    let state = with_sets(wanted.state, found, &wanted.edits, &after);
+    ListsChange {
+        edits: wanted.edits,
+        are_sets,
+        salt: wanted.salt,
+        state,
+        difference: lines,
+        notes: wanted.notes,
+        asks,
+        accept,
+        before: old.digest,
+        after: new.digest,
+        undo,
+    }
+}
+
+/// A key that has no entries has no type either: what it was is noted in the state.
+fn with_sets(
+    wanted: Option<Map<String, Value>>,
+    found: &FoundLists,
+    edits: &ByList<Edit>,
+    after: &ByList<Entries>,
+) -> Option<Map<String, Value>> {
+    let is_empty_set = |list: &ListName| {
+        let is_set = found.lists[*list].is_set;
+        is_set && after[*list].is_empty()
+    };
+    let sets: Vec<&str> = ListName::ALL
+        .iter()
+        .filter(|it| is_empty_set(it))
+        .map(|it| it.name())
+        .collect();
+    let are_known = ListName::ALL
+        .iter()
+        .all(|it| edits[*it] == Edit::None || was_set(&found.state, *it) == is_empty_set(it));
+    if are_known && wanted.is_none() {
+        return None;
+    }
+    let mut state = wanted.unwrap_or_else(|| found.state.clone());
+    match sets.is_empty() {
+        true => state.remove(SETS),
+        false => state.insert(SETS.to_owned(), json!(sets)),
+    };
+    Some(state)
+}
+
+const fn in_words(list: ListName, reason: HoldReason) -> &'static str {
+    match (list, reason) {
+        (_, HoldReason::EmptiesProd) => "prod is left without a server",
+        (_, HoldReason::RemovesPeers) => "many servers of prod go at once",
+        (_, HoldReason::AdmitsEverybody) => "practically everybody becomes gray",
+    }
+}
+
+/// How many entries of a list are named that go, or that come.
+const NAMED: usize = 20;
+
+/// How much of an entry is shown, in characters.
+const SHOWN: usize = 200;
+
+fn tell(lines: &mut Vec<String>, list: ListName, sign: char, entries: &[&[u8]]) {
+    for entry in entries.iter().take(NAMED) {
+        let text = String::from_utf8_lossy(entry);
+        let plain = text.chars().take(SHOWN);
+        let plain = plain.map(|it| if it.is_control() { '?' } else { it });
+        lines.push(format!(
+            "{sign} {} {}",
+            list.name(),
+            plain.collect::<String>()
+        ));
+    }
+    if entries.len() > NAMED {
+        let more = entries.len() - NAMED;
+        lines.push(format!("{sign} {} … and {more} more", list.name()));
+    }
+}
+
+#[cfg(test)]
+mod tests;

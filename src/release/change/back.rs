@@ -1,0 +1,212 @@
+//! `rollback` and `undo`: what was there before.
+
+use super::basis::{Edit, STAGE, WantedChange, Work, parsed, parts};
+use crate::lists::{ByList, ListName};
+use crate::release::history::{Before, ChangeRecord, ChangedList};
+use crate::store::Entries;
+
+/// Above this many entries a list is not written anew where some of it will do.
+const FEW: usize = 1000;
+
+/// The release is taken back: right after a promotion, by the lists of before; otherwise nobody is gray.
+pub(super) fn rollback(work: &Work<'_>, to: Option<u64>) -> Result<WantedChange, String> {
+    if let Some(number) = to {
+        return to_number(work, number);
+    }
+    let last = work.found.history.iter().find(|it| it.is_of_lists());
+    if let Some(last) = last
+        && last.verb == "promote"
+        && last.after == work.lists.digest.to_string()
+    {
+        let before = kept(last)?;
+        return Ok(restored(work, last, before));
+    }
+    work.must_own_gray()?;
+    if work.found.lists.gray.entries.is_empty() {
+        return Ok(WantedChange {
+            notes: vec!["gray is empty: nobody gets pre".to_owned()],
+            ..WantedChange::default()
+        });
+    }
+    let mut wanted = WantedChange::default();
+    wanted.edits.gray = Edit::emptied();
+    let mut state = work.next_state();
+    if let Some(stage) = state.get_mut(STAGE).and_then(|it| it.as_object_mut()) {
+        stage.remove("share");
+    }
+    wanted.state = Some(state);
+    Ok(wanted)
+}
+
+/// The last change is taken back, whoever has made it.
+pub(super) fn undo(work: &Work<'_>) -> Result<WantedChange, String> {
+    let last = work.found.history.iter().find(|it| it.is_of_lists());
+    let last = last.ok_or("the history has no change: there is nothing to undo")?;
+    if last.after != work.lists.digest.to_string() {
+        return Err(format!(
+            "the lists were changed by hand after {}; `graygate rollback --to {}` has them as they were before it",
+            last.in_words(),
+            last.number
+        ));
+    }
+    let before = kept(last)?;
+    Ok(restored(work, last, before))
+}
+
+/// What a record keeps of the lists of before.
+fn kept(record: &ChangeRecord) -> Result<&Before, String> {
+    let before = record.undo.as_ref();
+    before.ok_or_else(|| {
+        let which = record.in_words();
+        format!("the history does not have the lists of before {which}")
+    })
+}
+
+fn said(record: &ChangeRecord) -> Vec<String> {
+    vec![format!("as before {}", record.in_words())]
+}
+
+/// The lists, the salt and the share as they were before the last change.
+fn restored(work: &Work<'_>, record: &ChangeRecord, before: &Before) -> WantedChange {
+    let edits = ByList::from_fn(|list| match &before.lists[list] {
+        ChangedList::All(entries) => whole(work, list, entries),
+        ChangedList::Some { gone, come } => Edit::Some {
+            gone: bytes(come),
+            new: bytes(gone),
+        },
+        ChangedList::Same => Edit::None,
+    });
+    finished(work, edits, before.salt.clone(), before, said(record))
+}
+
+fn bytes(texts: &[String]) -> Vec<Vec<u8>> {
+    texts.iter().map(|it| it.as_bytes().to_vec()).collect()
+}
+
+/// A list has these entries again, unless it has them already.
+fn whole(work: &Work<'_>, list: ListName, entries: &[String]) -> Edit {
+    let new: Entries = entries.iter().collect();
+    let old = &work.found.lists[list];
+    let is_same = match old.is_set {
+        // Its order means nothing.
+        true => {
+            let sorted = |entries: &Entries| {
+                let mut all: Vec<Vec<u8>> = entries.into_iter().map(<[u8]>::to_vec).collect();
+                all.sort_unstable();
+                all
+            };
+            sorted(&old.entries) == sorted(&new)
+        }
+        false => old.entries == new,
+    };
+    match is_same {
+        true => Edit::None,
+        false => Edit::All(bytes(entries)),
+    }
+}
+
+fn finished(
+    work: &Work<'_>,
+    edits: ByList<Edit>,
+    salt: Option<Option<String>>,
+    before: &Before,
+    notes: Vec<String>,
+) -> WantedChange {
+    let mut wanted = WantedChange {
+        edits,
+        notes,
+        ..WantedChange::default()
+    };
+    let salt = salt.map(|it| it.map(String::into_bytes));
+    if let Some(salt) = salt.filter(|it| *it != work.found.salt) {
+        wanted.salt = Some(salt);
+        wanted.more.push("+ salt the one of before".to_owned());
+    }
+    let mut state = work.next_state();
+    match &before.stage {
+        Some(stage) => state.insert(STAGE.to_owned(), stage.clone()),
+        None => state.remove(STAGE),
+    };
+    wanted.state = Some(state);
+    wanted
+}
+
+/// The lists of before a change, whatever has come since.
+fn to_number(work: &Work<'_>, number: u64) -> Result<WantedChange, String> {
+    let history = &work.found.history;
+    let Some(at) = history.iter().position(|it| it.number == number) else {
+        let has = match (history.last(), history.first()) {
+            (Some(oldest), Some(newest)) => {
+                format!("it has {} to {}", oldest.number, newest.number)
+            }
+            _ => "it is empty".to_owned(),
+        };
+        return Err(format!("the history has no change {number}; {has}"));
+    };
+    let (record, newer) = (&history[at], &history[..=at]);
+    let mut salt = None;
+    let mut lists = work.found.lists.as_ref().map(|it| it.entries.clone());
+    let mut is_whole = true;
+    for it in newer {
+        let before = kept(it)?;
+        if let Some(of_before) = &before.salt {
+            salt = Some(of_before.clone());
+        }
+        for list in ListName::ALL {
+            match &before.lists[list] {
+                ChangedList::All(entries) => lists[list] = entries.iter().collect(),
+                ChangedList::Some { gone, come } => {
+                    let edit = Edit::Some {
+                        gone: bytes(come),
+                        new: bytes(gone),
+                    };
+                    lists[list] = edit.apply(&lists[list]);
+                }
+                ChangedList::Same => {}
+            }
+        }
+        let last = &it.undo;
+        is_whole = last.as_ref().is_some_and(Before::is_whole);
+    }
+    let salt_then = match &salt {
+        Some(salt) => salt.as_deref().map(str::as_bytes),
+        None => work.found.salt.as_deref(),
+    };
+    if !is_whole {
+        let lists = parsed(lists.as_ref(), salt_then, work.terms);
+        let digest = crate::lists::Lists::new(1, lists).digest.to_string();
+        if digest != record.before {
+            return Err(format!(
+                "the history does not have the lists of before {}: they were changed by hand since",
+                record.in_words()
+            ));
+        }
+    }
+    let edits = ByList::from_fn(|list| as_edit(work, list, &lists[list]));
+    let before = kept(record)?;
+    Ok(finished(work, edits, salt, before, said(record)))
+}
+
+/// What makes a list have these entries.
+fn as_edit(work: &Work<'_>, list: ListName, entries: &Entries) -> Edit {
+    let old = &work.found.lists[list].entries;
+    let texts = || -> Vec<String> {
+        let texts = entries.into_iter();
+        texts
+            .map(|it| String::from_utf8_lossy(it).into_owned())
+            .collect()
+    };
+    if old.len().min(entries.len()) <= FEW {
+        return whole(work, list, &texts());
+    }
+    let all = Edit::All(entries.into_iter().map(<[u8]>::to_vec).collect());
+    let [gone, new] = parts(&all, old, entries);
+    if gone.is_empty() && new.is_empty() {
+        return Edit::None;
+    }
+    let owned = |texts: Vec<&[u8]>| texts.into_iter().map(<[u8]>::to_vec).collect();
+    Edit::Some {
+        gone: owned(gone),
+        new: owned(new),
+    }
+}

@@ -1,0 +1,401 @@
+use super::*;
+use crate::lists::{PeerList, ServiceName};
+use crate::release::history::ChangeRecord;
+
+const RELEASE: &str = "0011223344556677";
+
+fn terms() -> ServiceTerms {
+    ServiceTerms {
+        service: ServiceName::default(),
+        gray_of: None,
+        shared_by: Vec::new(),
+        salt: String::new(),
+        peer_port: 80,
+        guard_share: 50,
+    }
+}
+
+fn drawn() -> Drawn {
+    Drawn {
+        now: std::time::SystemTime::now(),
+        epoch: RELEASE.to_owned(),
+        salt: "salted".to_owned(),
+        by: "ann@vm1".to_owned(),
+        at: "2026-11-30T01:02:03.004Z".to_owned(),
+        reason: Some("holidays".to_owned()),
+    }
+}
+
+fn found(gray: &[&str], pre: &[&str], prod: &[&str]) -> FoundLists {
+    let list = |texts: &[&str]| FoundList {
+        is_set: false,
+        entries: texts.iter().collect(),
+    };
+    FoundLists {
+        lists: ByList {
+            gray: list(gray),
+            pre: list(pre),
+            prod: list(prod),
+        },
+        ..FoundLists::default()
+    }
+}
+
+/// What is there after a change.
+fn after(found: &FoundLists, change: &ListsChange) -> FoundLists {
+    let mut found = found.clone();
+    for list in ListName::ALL {
+        let entries = change.edits[list].apply(&found.lists[list].entries);
+        found.lists[list].entries = entries;
+    }
+    if let Some(salt) = &change.salt {
+        found.salt.clone_from(salt);
+    }
+    if let Some(state) = &change.state {
+        found.state.clone_from(state);
+    }
+    let record = ChangeRecord {
+        number: found.history.len() as u64 + 1,
+        verb: "a verb".to_owned(),
+        by: "ann".to_owned(),
+        before: change.before.to_string(),
+        after: change.after.to_string(),
+        undo: Some(change.undo.clone()),
+        ..ChangeRecord::default()
+    };
+    found.history.insert(0, record);
+    found
+}
+
+/// As [`after`], by this verb.
+#[track_caller]
+fn done(found: &FoundLists, verb: &Verb) -> FoundLists {
+    let change = make(verb, &terms(), found, &drawn()).unwrap();
+    let mut found = after(found, &change);
+    found.history[0].verb = verb.name().to_owned();
+    found
+}
+
+#[track_caller]
+fn change(found: &FoundLists, verb: &Verb) -> ListsChange {
+    make(verb, &terms(), found, &drawn()).unwrap()
+}
+
+#[track_caller]
+fn refusal(found: &FoundLists, verb: &Verb) -> String {
+    make(verb, &terms(), found, &drawn()).unwrap_err()
+}
+
+fn texts(found: &FoundLists, list: ListName) -> Vec<String> {
+    let entries = found.lists[list].entries.into_iter();
+    entries
+        .map(|it| String::from_utf8_lossy(it).into_owned())
+        .collect()
+}
+
+fn admit(entries: &[&str]) -> Verb {
+    Verb::Admit(entries.iter().map(|it| (*it).to_owned()).collect())
+}
+
+fn remove(entries: &[&str]) -> Verb {
+    Verb::Remove(entries.iter().map(|it| (*it).to_owned()).collect())
+}
+
+const PROMOTE: Verb = Verb::Promote {
+    swap: false,
+    force: false,
+};
+
+#[test]
+fn an_entry_in_another_spelling_is_the_same() {
+    let before = found(
+        &["10.0.0.7/24", " garbage", "header:x-user=ann cookie:a"],
+        &[],
+        &["p"],
+    );
+    for same in ["10.0.0.0/24", "* 10.0.0.0/24", "cookie:a header:X-User=ann"] {
+        let change = change(&before, &admit(&[same]));
+        assert!(change.is_none(), "{same}: {change:?}");
+        assert!(change.notes[0].contains("already"), "{:?}", change.notes);
+    }
+    let more = done(
+        &before,
+        &admit(&["10.0.0.1", "10.0.0.1/32", "* note=\"a # b\""]),
+    );
+    // In its order, and as it was written.
+    let expected = [
+        "10.0.0.7/24",
+        " garbage",
+        "header:x-user=ann cookie:a",
+        "10.0.0.1",
+        "* note=\"a # b\"",
+    ];
+    assert_eq!(texts(&more, ListName::Gray), expected);
+    let less = done(
+        &more,
+        &remove(&["10.0.0.255/24", "cookie:a header:x-user=ann"]),
+    );
+    assert_eq!(
+        texts(&less, ListName::Gray),
+        [" garbage", "10.0.0.1", "* note=\"a # b\""]
+    );
+}
+
+#[test]
+fn what_is_no_entry_or_not_there_is_refused_with_what_may_be_meant() {
+    let before = found(&["10.0.0.0/8", "1.2.3.4 note=ann"], &[], &["p"]);
+    for (verb, said) in [
+        (admit(&["10.0.0.1", "10.0.0.1O"]), "is 10.0.0.10 meant?"),
+        (admit(&["10.0.0.256"]), "from 0 to 255"),
+        (admit(&["percent:5%"]), "percent:5"),
+        (remove(&["10.0.0.1"]), "it is gray by 10.0.0.0/8"),
+        (remove(&["1.2.3.4"]), "is 1.2.3.4 note=\"ann\" meant?"),
+        (remove(&["cookie:a"]), "cookie:a is not on gray"),
+        (Verb::Stage(500, None), "pre has no server"),
+        (PROMOTE, "pre has no server"),
+        (Verb::Undo, "nothing to undo"),
+        (Verb::Rollback(Some(7)), "no change 7; it is empty"),
+    ] {
+        let refusal = refusal(&before, &verb);
+        assert!(refusal.contains(said), "{verb:?}: {refusal}");
+    }
+}
+
+#[test]
+fn what_the_guard_would_hold_is_asked_for() {
+    let before = found(&["10.0.0.1"], &["n1", "n2"], &["p1", "p2"]);
+    for (verb, asks, accepted) in [
+        (admit(&["0.0.0.0/0"]), Some("everybody"), 1),
+        (admit(&["*"]), Some("everybody"), 1),
+        (admit(&["percent:95"]), Some("everybody"), 1),
+        (admit(&["10.0.0.0/8"]), None, 0),
+        (remove(&["10.0.0.1"]), Some("gray is emptied"), 0),
+        (Verb::Stage(10_000, None), Some("everybody gets pre"), 1),
+        (
+            Verb::Stage(10_000, Some(ShareBy::Cookie("u".to_owned()))),
+            Some("everybody gets pre"),
+            0,
+        ),
+        (Verb::Stage(500, None), None, 0),
+        (PROMOTE, Some("many servers of prod go"), 1),
+        (Verb::Rollback(None), None, 0),
+    ] {
+        let change = change(&before, &verb);
+        let asked = change.asks.join("; ");
+        match asks {
+            Some(asks) => assert!(asked.contains(asks), "{verb:?}: {asked}"),
+            None => assert_eq!(asked, "", "{verb:?}"),
+        }
+        assert_eq!(change.accept.len(), accepted, "{verb:?}");
+    }
+}
+
+#[test]
+fn a_release_has_one_share_and_a_new_release_another_salt() {
+    let share = |found: &FoundLists| -> Vec<String> {
+        let mut all = texts(found, ListName::Gray);
+        all.retain(|it| it.contains("percent:"));
+        all
+    };
+    let cookie = Some(ShareBy::Cookie("uid".to_owned()));
+    let before = found(&["10.0.0.1", "10.0.0.0/8 percent:5"], &["n"], &["p"]);
+    let one = done(&before, &Verb::Stage(100, cookie.clone()));
+    assert_eq!(share(&one)[1], "percent:1:cookie:uid");
+    assert_eq!(one.salt.as_deref(), Some(&b"salted"[..]));
+    assert_eq!(one.state["epoch"], RELEASE);
+    // The same release: the same salt, and the same cookie.
+    let salted = FoundLists {
+        salt: Some(b"first".to_vec()),
+        ..one.clone()
+    };
+    let five = done(&salted, &Verb::Stage(550, None));
+    assert_eq!(
+        share(&five),
+        ["10.0.0.0/8 percent:5", "percent:5.5:cookie:uid"]
+    );
+    assert_eq!(five.salt.as_deref(), Some(&b"first"[..]));
+    assert!(change(&five, &Verb::Stage(550, None)).is_none());
+    let none = done(&five, &Verb::Stage(0, None));
+    assert_eq!(share(&none), ["10.0.0.0/8 percent:5"]);
+    // Another release.
+    let mut other = five.clone();
+    other.lists.pre.entries = ["n2"].iter().collect();
+    let other = done(&other, &Verb::Stage(550, None));
+    assert_eq!(other.salt.as_deref(), Some(&b"salted"[..]));
+    assert_eq!(share(&other), share(&five));
+    // One that somebody has begun by hand goes on as it is; of several it is not known.
+    let by_hand = found(&["percent:5"], &["n"], &["p"]);
+    let more = done(&by_hand, &Verb::Stage(1000, None));
+    assert_eq!(
+        (share(&more), more.salt),
+        (vec!["percent:10".to_owned()], None)
+    );
+    let several = found(&["percent:5", "percent:2:visitor"], &["n"], &["p"]);
+    let refusal = refusal(&several, &Verb::Stage(1000, None));
+    assert!(
+        refusal.contains("percent:2:visitor, percent:5"),
+        "{refusal}"
+    );
+}
+
+#[test]
+fn a_release_that_was_taken_back_is_neither_staged_nor_promoted() {
+    let mut before = found(&[], &["n"], &["p"]);
+    let pre = PeerList::parse(["n"], 80).digest(ListName::Pre);
+    for (trip, is_of_this) in [
+        (
+            json!({ "pre": pre.to_string(), "by": "gw-1", "why": "worse" }).to_string(),
+            true,
+        ),
+        (json!({ "pre": RELEASE }).to_string(), false),
+        ("by hand".to_owned(), true),
+    ] {
+        before.tripped = Some(trip.clone().into_bytes());
+        for verb in [Verb::Stage(500, None), PROMOTE] {
+            let outcome = make(&verb, &terms(), &before, &drawn());
+            assert_eq!(outcome.is_err(), is_of_this, "{trip} {verb:?}");
+        }
+        let forced = Verb::Promote {
+            swap: false,
+            force: true,
+        };
+        assert!(make(&forced, &terms(), &before, &drawn()).is_ok());
+    }
+}
+
+#[test]
+fn a_promotion_and_what_takes_it_back() {
+    let before = found(&["10.0.0.1", "percent:5"], &["n1", "n2"], &["p1 weight=2"]);
+    let promoted = done(&before, &PROMOTE);
+    let all = |found: &FoundLists| ListName::ALL.map(|it| texts(found, it));
+    assert_eq!(
+        all(&promoted),
+        [vec![], vec![], vec!["n1".to_owned(), "n2".to_owned()]]
+    );
+    for verb in [Verb::Rollback(None), Verb::Undo, Verb::Rollback(Some(1))] {
+        let back = done(&promoted, &verb);
+        assert_eq!(all(&back), all(&before), "{verb:?}");
+        // And that is taken back as well.
+        assert_eq!(all(&done(&back, &Verb::Undo)), all(&promoted), "{verb:?}");
+    }
+    let swapped = done(
+        &before,
+        &Verb::Promote {
+            swap: true,
+            force: false,
+        },
+    );
+    assert_eq!(texts(&swapped, ListName::Pre), ["p1 weight=2"]);
+    // Later, a rollback is about the release of then.
+    let staged = done(&swapped, &Verb::Stage(500, None));
+    let back = done(&staged, &Verb::Rollback(None));
+    assert_eq!(all(&back)[0], Vec::<String>::new());
+    assert_eq!(texts(&back, ListName::Pre), ["p1 weight=2"]);
+    let first = done(&back, &Verb::Rollback(Some(1)));
+    assert_eq!(all(&first), all(&before));
+}
+
+#[test]
+fn nothing_is_undone_when_something_came_after() {
+    let before = found(&["10.0.0.1"], &["n"], &["p"]);
+    let mut changed = done(&before, &admit(&["10.0.0.2"]));
+    changed.lists.gray.entries = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].iter().collect();
+    let said = refusal(&changed, &Verb::Undo);
+    assert!(said.contains("by hand after change 1"), "{said}");
+    let back = done(&changed, &Verb::Rollback(Some(1)));
+    assert_eq!(texts(&back, ListName::Gray), ["10.0.0.1"]);
+}
+
+#[test]
+fn of_a_long_list_the_history_keeps_what_has_changed() {
+    let many: Vec<String> = (0..2000u32)
+        .map(|it| std::net::Ipv4Addr::from(it + 0x0a00_0000).to_string())
+        .collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let before = found(&many, &["n"], &["p"]);
+    let sorted = |found: &FoundLists| {
+        let mut all = texts(found, ListName::Gray);
+        all.sort();
+        all
+    };
+    let one = done(&before, &admit(&["10.9.0.1"]));
+    assert!(!one.history[0].undo.as_ref().unwrap().is_whole());
+    let two = done(&one, &remove(&["10.0.0.7"]));
+    let undone = done(&two, &Verb::Undo);
+    assert_eq!(sorted(&undone), sorted(&one));
+    let first = done(&two, &Verb::Rollback(Some(1)));
+    assert_eq!(sorted(&first), sorted(&before));
+    let mut by_hand = two.clone();
+    by_hand.lists.gray.entries = ["10.9.9.9"].iter().collect();
+    let said = refusal(&by_hand, &Verb::Rollback(Some(1)));
+    assert!(said.contains("changed by hand"), "{said}");
+}
+
+#[test]
+fn what_is_frozen_stays_until_it_is_thawed() {
+    let before = found(&["10.0.0.1"], &["n"], &["p"]);
+    let frozen = done(&before, &Verb::Freeze);
+    for verb in [admit(&["1.1.1.1"]), PROMOTE, Verb::Undo, Verb::Freeze] {
+        let said = refusal(&frozen, &verb);
+        for word in ["ann@vm1", "2026-11-30", "holidays", "graygate thaw"] {
+            assert!(said.contains(word), "{said}");
+        }
+    }
+    let thawed = done(&frozen, &Verb::Thaw);
+    assert!(thawed.state.is_empty());
+    done(&thawed, &admit(&["1.1.1.1"]));
+}
+
+#[test]
+fn a_set_is_one_again_after_it_was_emptied() {
+    let mut before = found(&["10.0.0.1"], &["n"], &["p"]);
+    before.lists.gray.is_set = true;
+    let emptied = done(&before, &Verb::Rollback(None));
+    assert!(was_set(&emptied.state, ListName::Gray));
+    assert!(!was_set(&emptied.state, ListName::Pre));
+    let filled = done(&emptied, &admit(&["10.0.0.2"]));
+    assert!(!was_set(&filled.state, ListName::Gray));
+}
+
+#[test]
+fn a_shared_gray_list_is_its_owners() {
+    let shop = ServiceTerms {
+        service: ServiceName::parse("shop").unwrap(),
+        gray_of: Some(ServiceName::default()),
+        ..terms()
+    };
+    let before = found(&["10.0.0.1"], &["n"], &["p"]);
+    for verb in [
+        admit(&["1.1.1.1"]),
+        Verb::Stage(1, None),
+        Verb::Rollback(None),
+    ] {
+        let said = make(&verb, &shop, &before, &drawn()).unwrap_err();
+        assert!(said.contains("--service default"), "{said}");
+    }
+    let change = make(&PROMOTE, &shop, &before, &drawn()).unwrap();
+    assert_eq!(change.edits.gray, Edit::None);
+    let owner = ServiceTerms {
+        shared_by: vec![shop.service],
+        ..terms()
+    };
+    let change = make(&PROMOTE, &owner, &before, &drawn()).unwrap();
+    assert!(change.asks.join(" ").contains("for shop as well"));
+}
+
+#[test]
+fn shares_are_numbers_with_two_decimals() {
+    for (text, expected) in [
+        ("5%", 500),
+        ("5", 500),
+        ("0.5%", 50),
+        ("12.34", 1234),
+        ("100%", 10_000),
+        ("0", 0),
+    ] {
+        assert_eq!(share(text), Ok(expected), "{text}");
+    }
+    for text in ["", "%", "101", "5.123", "-1", "5%%", ".5", "1e1", "100.01"] {
+        assert!(share(text).is_err(), "{text}");
+    }
+}

@@ -1,0 +1,83 @@
+//! Bringing a change into the store: whole, or not at all.
+//!
+//! What is there is read, the change is made of that ([`change`](super::change)), whoever asks for it is
+//! heard about it, and it is written unless something was changed meanwhile; then all of this is done again.
+//! So two who are at it at the same moment both get what they asked for, and nobody confirms what he has not
+//! seen.
+
+mod file;
+mod order;
+mod redis;
+
+use std::sync::Arc;
+
+use crate::config::{Config, ServiceSettings, Store};
+use crate::lists::ServiceName;
+use crate::release::change::ServiceTerms;
+use crate::release::history::ChangeRecord;
+
+use self::file::FileLedger;
+pub(crate) use self::order::{Consent, Done, Hear, Order};
+use self::redis::RedisLedger;
+
+/// Where the lists of a service are, and what is known of them.
+pub(crate) enum Ledger<'a> {
+    Redis(RedisLedger<'a>),
+    File(FileLedger<'a>),
+}
+
+impl<'a> Ledger<'a> {
+    /// That of a service in the store of this configuration.
+    ///
+    /// # Errors
+    /// One line: there is no such service, or nowhere to note what is done to it.
+    pub(crate) fn of(config: &'a Config, service: &ServiceName) -> Result<Self, String> {
+        let all: &[Arc<ServiceSettings>] = &config.services;
+        let Some(settings) = all.iter().find(|it| it.name == *service) else {
+            let there: Vec<&str> = all.iter().map(|it| it.name.as_str()).collect();
+            let there = there.join(", ");
+            return Err(format!(
+                "the ini file has no service {service}; there is {there}"
+            ));
+        };
+        let shares = |it: &&Arc<ServiceSettings>| it.gray_of.as_ref() == Some(service);
+        let terms = ServiceTerms {
+            service: service.clone(),
+            gray_of: settings.gray_of.clone(),
+            shared_by: all
+                .iter()
+                .filter(shares)
+                .map(|it| it.name.clone())
+                .collect(),
+            salt: settings.salt.clone(),
+            peer_port: settings.upstream.peer_port,
+            guard_share: config.lists.guard_share,
+        };
+        match &config.store {
+            Store::Redis(settings) => RedisLedger::of(settings, terms).map(Self::Redis),
+            Store::File(path) => Ok(Self::File(FileLedger::of(path, config, terms))),
+        }
+    }
+
+    /// Does what is ordered, unless whoever asks for it says no.
+    ///
+    /// # Errors
+    /// One line: why nothing was changed; or that it is not known whether something was.
+    pub(crate) fn perform(&mut self, order: &Order, hear: Hear<'_>) -> Result<Done, String> {
+        match self {
+            Self::Redis(it) => it.perform(order, hear),
+            Self::File(it) => it.perform(order, hear),
+        }
+    }
+
+    /// The records that there are, the newest first; `most` of them at most.
+    ///
+    /// # Errors
+    /// One line: why they cannot be read.
+    pub(crate) fn history(&mut self, most: usize) -> Result<Vec<ChangeRecord>, String> {
+        match self {
+            Self::Redis(it) => it.history(most),
+            Self::File(it) => it.history(most),
+        }
+    }
+}

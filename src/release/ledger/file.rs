@@ -1,0 +1,477 @@
+//! The ledger in a lists file: the file is replaced by one rename, and stays as it was written but for what
+//! changes.
+//!
+//! Beside it are the state of the release (`.release`) and the history (`.history`, a line of JSON a change).
+//! All of a change is written down first (`.change`): whoever comes next brings to an end what was cut short
+//! after the rename, and forgets what was cut short before. Only one is at it at a time, by a lock on the
+//! folder.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::order::{Consent, Done, Hear, Order, heard, now};
+use crate::config::{Config, ServiceSettings};
+use crate::lists::{ByList, Digest, ListName, ServiceName};
+use crate::release::change::{Edit, FoundList, FoundLists, ListsChange, ServiceTerms};
+use crate::release::history::{BY_HAND, ChangeRecord, KEPT};
+use crate::store::Entries;
+use crate::store::format::{self, FileLine};
+
+/// How long another one may be at it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The pause before the lock is tried again.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Above so many bytes, what undoes a change is not kept.
+const UNDO: usize = 1024 * 1024;
+
+/// See the module.
+pub(crate) struct FileLedger<'a> {
+    path: PathBuf,
+    services: &'a [Arc<ServiceSettings>],
+    terms: ServiceTerms,
+}
+
+impl<'a> FileLedger<'a> {
+    pub(super) fn of(path: &Path, config: &'a Config, terms: ServiceTerms) -> Self {
+        Self {
+            // A link stays one.
+            path: fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()),
+            services: &config.services,
+            terms,
+        }
+    }
+
+    /// See `Ledger::perform`.
+    pub(super) fn perform(&self, order: &Order, hear: Hear<'_>) -> Result<Done, String> {
+        loop {
+            let lock = self.lock()?;
+            self.finish_last().map_err(|error| self.failed(&error))?;
+            let text = self.text()?;
+            let found = self.found(&text)?;
+            // Nobody waits for somebody who is thinking.
+            drop(lock);
+            let (change, answer) = heard(order, &self.terms, &found, hear)?;
+            if answer == Consent::No {
+                return Ok(Done {
+                    change,
+                    number: None,
+                    notes: Vec::new(),
+                });
+            }
+            let _lock = self.lock()?;
+            if self.text()? == text && self.state()? == found.state {
+                return self.write(&text, order, change, &found);
+            }
+        }
+    }
+
+    fn failed(&self, error: &io::Error) -> String {
+        format!("{}: {error}", self.path.display())
+    }
+
+    fn lock(&self) -> Result<Flock<File>, String> {
+        let folder = self.path.parent().unwrap_or(Path::new("/"));
+        let until = Instant::now() + PATIENCE;
+        let mut file =
+            File::open(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(lock),
+                Err((unlocked, _)) if Instant::now() < until => file = unlocked,
+                Err((_, error)) => {
+                    return Err(format!(
+                        "{}: somebody else is at it: {error}",
+                        folder.display()
+                    ));
+                }
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// The lists file.
+    fn text(&self) -> Result<Vec<u8>, String> {
+        format::read(&self.path).map_err(|error| format!("{}: {error}", self.path.display()))
+    }
+
+    /// A file beside it.
+    fn beside(&self, ending: &str) -> PathBuf {
+        let mut name = self.path.as_os_str().to_owned();
+        name.push(ending);
+        name.into()
+    }
+
+    /// One of the service's, beside it.
+    fn of_service(&self, ending: &str) -> PathBuf {
+        match self.terms.service.is_default() {
+            true => self.beside(ending),
+            false => self.beside(&format!(".{}{ending}", self.terms.service)),
+        }
+    }
+
+    fn state(&self) -> Result<Map<String, Value>, String> {
+        let path = self.of_service(RELEASE);
+        match read_if_there(&path) {
+            Ok(None) => Ok(Map::new()),
+            Ok(Some(text)) => serde_json::from_slice(&text).map_err(|_| {
+                let path = path.display();
+                format!("{path} holds something else than the state of a release")
+            }),
+            Err(error) => Err(format!("{}: {error}", path.display())),
+        }
+    }
+
+    /// The newest first.
+    fn records(&self) -> Result<Vec<ChangeRecord>, String> {
+        let path = self.of_service(HISTORY);
+        let text = read_if_there(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let text = String::from_utf8_lossy(text.as_deref().unwrap_or_default()).into_owned();
+        let lines = text.lines().rev();
+        Ok(lines.filter_map(ChangeRecord::of_line).collect())
+    }
+
+    fn found(&self, text: &[u8]) -> Result<FoundLists, String> {
+        let readings = format::parse_services(text, self.services);
+        let readings = readings.map_err(|error| format!("{}: {error}", self.path.display()))?;
+        let of = |service: &ServiceName| {
+            let mut all = readings.iter();
+            all.find(|it| it.service == *service)
+        };
+        let entries = |service: &ServiceName, list: ListName| -> Entries {
+            let reading = of(service).map(|it| &it.lists[list]);
+            reading
+                .and_then(|it| it.as_ref().ok())
+                .cloned()
+                .unwrap_or_default()
+        };
+        let service = &self.terms.service;
+        let owner = self.terms.gray_of.as_ref().unwrap_or(service);
+        let lists = ByList::from_fn(|list| FoundList {
+            is_set: false,
+            entries: entries(
+                if list == ListName::Gray {
+                    owner
+                } else {
+                    service
+                },
+                list,
+            ),
+        });
+        let tripped = self.of_service(TRIPPED);
+        let failed = |error: io::Error| format!("{}: {error}", tripped.display());
+        Ok(FoundLists {
+            lists,
+            salt: of(owner).and_then(|it| it.salt.clone()),
+            tripped: read_if_there(&tripped).map_err(failed)?,
+            state: self.state()?,
+            history: self.records()?,
+        })
+    }
+
+    fn write(
+        &self,
+        text: &[u8],
+        order: &Order,
+        change: ListsChange,
+        found: &FoundLists,
+    ) -> Result<Done, String> {
+        let new = edited(text, &self.terms.service, &change);
+        format::parse_services(&new, self.services)
+            .map_err(|error| format!("{}: nothing was changed: {error}", self.path.display()))?;
+        let mut notes = Vec::new();
+        let mut records = Vec::new();
+        let last = found.history.first();
+        let mut number = last.map_or(0, |it| it.number) + 1;
+        if let Some(last) = last
+            && last.after != change.before.to_string()
+        {
+            records.push(ChangeRecord {
+                number,
+                id: format!("{:016x}", fastrand::u64(..)),
+                at: now(),
+                verb: BY_HAND.to_owned(),
+                service: self.terms.service.to_string(),
+                before: last.after.clone(),
+                after: change.before.to_string(),
+                ..ChangeRecord::default()
+            });
+            number += 1;
+        }
+        let mut record = order.record(&change, &self.terms, number);
+        if change.undo.to_json().to_string().len() > UNDO {
+            record.undo = None;
+            notes.push("it is too large for the history to keep what undoes it".to_owned());
+        }
+        records.push(record);
+        let lines: String = records.iter().map(ChangeRecord::to_line).collect();
+        let step = FileStep {
+            before: hash(text),
+            after: hash(&new),
+            lines,
+            state: change.state.clone(),
+        };
+        self.carry_out(&new, text == new, &change.accept, &step)
+            .map_err(|error| self.failed(&error))?;
+        Ok(Done {
+            change,
+            number: Some(number),
+            notes,
+        })
+    }
+
+    /// Writes down what is to be done, and does it.
+    fn carry_out(
+        &self,
+        new: &[u8],
+        is_same: bool,
+        accepted: &[Digest],
+        step: &FileStep,
+    ) -> io::Result<()> {
+        let noted = self.of_service(CHANGE);
+        replace(&noted, step.to_json().as_bytes(), None)?;
+        if !accepted.is_empty() {
+            let words: String = accepted.iter().map(|it| format!("{it}\n")).collect();
+            replace(&self.beside(ACCEPT), words.as_bytes(), None)?;
+        }
+        if !is_same {
+            let kept = fs::metadata(&self.path)?;
+            let replaced = replace(&self.path, new, Some(&kept));
+            if let Err(error) = replaced {
+                fs::remove_file(&noted)?;
+                return Err(error);
+            }
+        }
+        self.finish(step)
+    }
+
+    /// What is left to be done when the lists are in their place.
+    fn finish(&self, step: &FileStep) -> io::Result<()> {
+        let state = self.of_service(RELEASE);
+        match &step.state {
+            None => {}
+            Some(members) if members.is_empty() => match fs::remove_file(&state) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            },
+            Some(members) => replace(&state, json!(members).to_string().as_bytes(), None)?,
+        }
+        let path = self.of_service(HISTORY);
+        let old = read_if_there(&path)?.unwrap_or_default();
+        let old = String::from_utf8_lossy(&old);
+        if !old.contains(&step.lines) {
+            let count = old.lines().count();
+            let mut text: String = match count > 2 * KEPT {
+                true => old.split_inclusive('\n').skip(count - KEPT).collect(),
+                false => old.into_owned(),
+            };
+            text.push_str(&step.lines);
+            replace(&path, text.as_bytes(), None)?;
+        }
+        fs::remove_file(self.of_service(CHANGE))
+    }
+
+    /// Brings to an end what another one has begun, and was kept from ending.
+    fn finish_last(&self) -> io::Result<()> {
+        let noted = self.of_service(CHANGE);
+        let Some(text) = read_if_there(&noted)? else {
+            return Ok(());
+        };
+        let now = hash(&fs::read(&self.path)?);
+        match FileStep::of_json(&text) {
+            Some(step) if step.after == now => self.finish(&step),
+            // It was not begun, or the file was changed by hand since.
+            _ => fs::remove_file(&noted),
+        }
+    }
+
+    /// See `Ledger::history`.
+    pub(super) fn history(&self, most: usize) -> Result<Vec<ChangeRecord>, String> {
+        let mut all = self.records()?;
+        all.truncate(most);
+        Ok(all)
+    }
+}
+
+const RELEASE: &str = ".release";
+const TRIPPED: &str = ".tripped";
+const HISTORY: &str = ".history";
+const CHANGE: &str = ".change";
+/// Of the lists file, whatever the service.
+const ACCEPT: &str = ".accept";
+
+/// A change that is being made.
+struct FileStep {
+    /// The hashes of the lists file before and after.
+    before: String,
+    after: String,
+    /// What the history gets.
+    lines: String,
+    /// The state of the release, if it is another one.
+    state: Option<Map<String, Value>>,
+}
+
+impl FileStep {
+    fn to_json(&self) -> String {
+        let Self {
+            before,
+            after,
+            lines,
+            state,
+        } = self;
+        json!({ "before": before, "after": after, "history": lines, "release": state }).to_string()
+    }
+
+    fn of_json(text: &[u8]) -> Option<Self> {
+        let value: Value = serde_json::from_slice(text).ok()?;
+        let word = |name: &str| value[name].as_str().map(str::to_owned);
+        Some(Self {
+            before: word("before")?,
+            after: word("after")?,
+            lines: word("history")?,
+            state: value["release"].as_object().cloned(),
+        })
+    }
+}
+
+fn hash(text: &[u8]) -> String {
+    let hash = Sha256::digest(text);
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Replaces the file at `path` in one step, with the owner and the mode that it had.
+fn replace(path: &Path, text: &[u8], kept: Option<&fs::Metadata>) -> io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = PathBuf::from(name);
+    let write = || {
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o640)
+            .open(&new)?;
+        if let Some(kept) = kept {
+            // Only root may give a file away.
+            let _ = fchown(&file, Some(kept.uid()), Some(kept.gid()));
+            file.set_permissions(Permissions::from_mode(kept.mode() & 0o7777))?;
+        }
+        file.write_all(text)?;
+        file.sync_all()?;
+        fs::rename(&new, path)
+    };
+    write().inspect_err(|_| drop(fs::remove_file(&new)))
+}
+
+/// The text of a lists file after a change of a service.
+fn edited(text: &[u8], service: &ServiceName, change: &ListsChange) -> Vec<u8> {
+    let mut editor = FileEditor {
+        out: Vec::with_capacity(text.len() + 64),
+        section: None,
+        change,
+        at: None,
+        has_salt: false,
+    };
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        match format::file_line(line) {
+            FileLine::Title(of, list) => {
+                editor.end_section();
+                editor.out.extend_from_slice(line);
+                editor.begin_section((of == *service).then_some(list));
+            }
+            FileLine::Entry(entry) => editor.entry(entry, line),
+            FileLine::Other => editor.out.extend_from_slice(line),
+        }
+    }
+    editor.end_section();
+    let FileEditor {
+        mut out, has_salt, ..
+    } = editor;
+    if let Some(Some(salt)) = &change.salt
+        && !has_salt
+    {
+        let title = format::title(service, "salt");
+        out.extend_from_slice(format!("\n[{title}]\n").as_bytes());
+        out.extend_from_slice(salt);
+        out.push(b'\n');
+    }
+    out
+}
+
+/// Writes a file anew, section by section.
+struct FileEditor<'a> {
+    out: Vec<u8>,
+    /// The section of the service that is being written: of a list, or of the salt.
+    section: Option<Option<ListName>>,
+    change: &'a ListsChange,
+    /// Where in `out` the new entries of the section belong.
+    at: Option<usize>,
+    has_salt: bool,
+}
+
+impl FileEditor<'_> {
+    fn begin_section(&mut self, section: Option<Option<ListName>>) {
+        self.section = section;
+        self.at = section.map(|_| self.out.len());
+        self.has_salt |= section == Some(None);
+    }
+
+    fn edit(&self) -> Option<&Edit> {
+        let list = self.section??;
+        Some(&self.change.edits[list])
+    }
+
+    fn entry(&mut self, entry: &[u8], line: &[u8]) {
+        let stays = match (self.section, self.edit()) {
+            (Some(None), _) => self.change.salt.is_none(),
+            (_, Some(Edit::Some { gone, .. })) => !gone.iter().any(|it| it == entry),
+            (_, Some(Edit::All(_))) => false,
+            _ => true,
+        };
+        if stays {
+            self.out.extend_from_slice(line);
+            if self.section.is_some() {
+                self.at = Some(self.out.len());
+            }
+        }
+    }
+
+    fn end_section(&mut self) {
+        let Some(at) = self.at.take() else { return };
+        let mut new = Vec::new();
+        let mut add = |entry: &[u8]| {
+            new.extend_from_slice(entry);
+            new.push(b'\n');
+        };
+        match (self.section, self.edit()) {
+            (Some(None), _) => {
+                if let Some(Some(salt)) = &self.change.salt {
+                    add(salt);
+                }
+            }
+            (_, Some(Edit::Some { new, .. } | Edit::All(new))) => {
+                new.iter().for_each(|it| add(it));
+            }
+            _ => {}
+        }
+        self.out.splice(at..at, new);
+    }
+}

@@ -1,0 +1,102 @@
+//! What is to be done, for whom, and what whoever asks for it says to what it comes to.
+
+use std::time::SystemTime;
+
+use crate::release::change::{self, Drawn, FoundLists, ListsChange, ServiceTerms, Verb};
+use crate::release::history::ChangeRecord;
+
+/// What is to be done, and for whom.
+#[derive(Clone, Debug)]
+pub(crate) struct Order {
+    pub(crate) verb: Verb,
+    pub(crate) by: String,
+    pub(crate) reason: Option<String>,
+    /// What no other record has.
+    pub(super) id: String,
+    drawn: Drawn,
+}
+
+impl Order {
+    pub(crate) fn new(verb: Verb, by: String, reason: Option<String>) -> Self {
+        let digits = || format!("{:016x}", fastrand::u64(..));
+        let drawn = Drawn {
+            now: SystemTime::now(),
+            epoch: digits(),
+            salt: digits(),
+            by: by.clone(),
+            at: now(),
+            reason: reason.clone(),
+        };
+        Self {
+            verb,
+            by,
+            reason,
+            id: digits(),
+            drawn,
+        }
+    }
+
+    /// The record of a change of these lists.
+    pub(super) fn record(
+        &self,
+        change: &ListsChange,
+        terms: &ServiceTerms,
+        number: u64,
+    ) -> ChangeRecord {
+        ChangeRecord {
+            number,
+            id: self.id.clone(),
+            at: now(),
+            by: self.by.clone(),
+            verb: self.verb.name().to_owned(),
+            reason: self.reason.clone(),
+            service: terms.service.to_string(),
+            difference: change.difference.clone(),
+            before: change.before.to_string(),
+            after: change.after.to_string(),
+            is_aside: false,
+            undo: Some(change.undo.clone()),
+        }
+    }
+}
+
+pub(super) fn now() -> String {
+    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
+}
+
+/// What whoever asks for a change says to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Consent {
+    /// Write it.
+    Yes,
+    /// Leave it.
+    No,
+}
+
+/// Hears whoever asks for a change, about what it comes to. The error is one line.
+pub(crate) type Hear<'a> = &'a mut dyn FnMut(&ListsChange) -> Result<Consent, String>;
+
+/// What was done.
+#[derive(Clone, Debug)]
+pub(crate) struct Done {
+    pub(crate) change: ListsChange,
+    /// Its number in the history, if it was written.
+    pub(crate) number: Option<u64>,
+    /// What there is to say besides.
+    pub(crate) notes: Vec<String>,
+}
+
+/// What the order makes of what was found, and what whoever gave it says to that.
+pub(super) fn heard(
+    order: &Order,
+    terms: &ServiceTerms,
+    found: &FoundLists,
+    hear: Hear<'_>,
+) -> Result<(ListsChange, Consent), String> {
+    let change = change::make(&order.verb, terms, found, &order.drawn)?;
+    if change.is_none() {
+        return Ok((change, Consent::No));
+    }
+    let answer = hear(&change)?;
+    Ok((change, answer))
+}

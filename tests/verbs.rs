@@ -1,0 +1,652 @@
+//! The verbs of a release on a real Redis: what each of them does there and to the answers of gateways, and
+//! what it refuses.
+
+// Helpers outside of the tests fail by unwrapping, too.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::process::{Child, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use support::{
+    Cluster, DEADLINE, Gateway, Origin, Redis, RefusingPeer, Setup, Site, run_to_exit, spawn,
+    wait_for, wait_until,
+};
+
+/// Where verbs are said: a Redis, and an ini file that names it.
+struct Desk {
+    setup: Setup,
+    ini: String,
+}
+
+impl Desk {
+    fn with(setup: Setup) -> Self {
+        let ini = setup.write_ini().to_str().unwrap().to_owned();
+        Self { setup, ini }
+    }
+
+    /// Without a gateway that could be asked.
+    fn of(redis: &Redis) -> Self {
+        Self::with(Setup::new().redis(redis.url()))
+    }
+
+    /// Beside this gateway.
+    fn beside(gateway: &Gateway) -> Self {
+        let ini = gateway.path("graygate.ini");
+        let setup = Setup::new();
+        // The gateway's own file says port 0.
+        let text = std::fs::read_to_string(ini).unwrap();
+        let socket = format!("socket = {}", gateway.path("admin.sock").display());
+        let text = text.replace("socket = admin.sock", &socket);
+        let setup = setup.file("desk.ini", &text);
+        let ini = setup.path("desk.ini").to_str().unwrap().to_owned();
+        Self { setup, ini }
+    }
+
+    #[track_caller]
+    fn run(&self, words: &[&str]) -> Output {
+        run_to_exit(&[words, &["-c", &self.ini]].concat())
+    }
+
+    /// Must succeed; what is said on standard output.
+    #[track_caller]
+    fn done(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The same as JSON.
+    #[track_caller]
+    fn json(&self, words: &[&str]) -> Value {
+        let text = self.done(&[words, &["--json"]].concat());
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    /// Must be refused; why.
+    #[track_caller]
+    fn refused(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {output:?}");
+        assert!(output.stdout.is_empty(), "{words:?}: {output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn spawn(&self, words: &[&str]) -> Child {
+        spawn(&[words, &["-c", &self.ini]].concat(), &self.setup.path("."))
+    }
+
+    /// The history, the newest first.
+    #[track_caller]
+    fn history(&self) -> Vec<Value> {
+        let all = self.json(&["history", "--last", "1000"]);
+        all["changes"].as_array().unwrap().clone()
+    }
+}
+
+#[track_caller]
+fn texts(redis: &Redis, command: &[&str]) -> Vec<String> {
+    redis::from_redis_value(redis.cli(command)).unwrap()
+}
+
+#[track_caller]
+fn list(redis: &Redis, key: &str) -> Vec<String> {
+    texts(redis, &["LRANGE", key, "0", "-1"])
+}
+
+#[track_caller]
+fn text(redis: &Redis, key: &str) -> Option<String> {
+    redis::from_redis_value(redis.cli(&["GET", key])).unwrap()
+}
+
+#[test]
+fn each_verb_is_in_redis_in_the_answers_of_the_gateway_and_in_the_history() {
+    let site = Site::with(|it| it.set("redis.heartbeat", "300ms"));
+    let (desk, redis) = (Desk::beside(&site.gateway), &site.redis);
+    let (pre, prod) = (list(redis, "pre"), list(redis, "prod"));
+
+    let said = desk.done(&[
+        "admit",
+        "127.0.0.5",
+        "cookie:uid=7",
+        "--by",
+        "ann",
+        "--wait",
+    ]);
+    assert!(
+        said.contains("+ gray 127.0.0.5\n+ gray cookie:uid=7\nchange 1: "),
+        "{said}"
+    );
+    assert!(said.contains("the only gateway holds "), "{said}");
+    assert_eq!(site.gateway.get("127.0.0.5", "/").text(), "pre");
+    desk.done(&["remove", "127.0.0.5/32", "--reason", "not he", "--wait"]);
+    assert_eq!(site.gateway.get("127.0.0.5", "/").text(), "prod");
+    assert_eq!(list(redis, "gray"), ["cookie:uid=7"]);
+
+    let staged = desk.json(&["stage", "5%", "--by-cookie", "uid"]);
+    assert_eq!(staged["number"], 3);
+    let salt = text(redis, "graygate:salt").unwrap();
+    assert_eq!(salt.len(), 16);
+    let state: Value = serde_json::from_str(&text(redis, "graygate:release").unwrap()).unwrap();
+    assert_eq!(state["stage"]["share"], "percent:5:cookie:uid");
+    assert_eq!(state["epoch"].as_str().unwrap().len(), 16);
+    desk.done(&["stage", "10"]);
+    assert_eq!(
+        list(redis, "gray"),
+        ["cookie:uid=7", "percent:10:cookie:uid"]
+    );
+    assert_eq!(text(redis, "graygate:salt"), Some(salt));
+    let next: Value = serde_json::from_str(&text(redis, "graygate:release").unwrap()).unwrap();
+    assert_ne!(next["epoch"], state["epoch"]);
+
+    // Nothing is written, and what would be is said.
+    let dry = desk.json(&["promote", "--dry-run", "--force"]);
+    assert_eq!(
+        (&dry["number"], &dry["dry_run"]),
+        (&Value::Null, &true.into())
+    );
+    assert_eq!(list(redis, "prod"), prod);
+    let holds = |digest: &Value| site.gateway.lists()["digest"] == *digest;
+    wait_until("the gateway has the stage", DEADLINE, || {
+        holds(&dry["before"])
+    });
+    let promote = || desk.run(&["promote", "--yes", "--wait", "--json"]);
+    let promoted = wait_for("its heartbeat has it, too", || {
+        let output = promote();
+        output.status.success().then_some(output)
+    });
+    let promoted: Value = serde_json::from_slice(&promoted.stdout).unwrap();
+    assert_eq!(promoted["after"], dry["after"]);
+    assert!(holds(&dry["after"]));
+    assert_eq!(
+        (list(redis, "prod"), list(redis, "pre").len()),
+        (pre.clone(), 0)
+    );
+    assert_eq!(site.gateway.get("127.0.0.9", "/").text(), "pre");
+
+    desk.done(&["rollback", "--yes", "--wait"]);
+    assert_eq!(list(redis, "prod"), prod);
+    assert_eq!(list(redis, "pre"), pre);
+    assert_eq!(
+        list(redis, "gray"),
+        ["cookie:uid=7", "percent:10:cookie:uid"]
+    );
+    assert_eq!(site.gateway.get("127.0.0.9", "/").text(), "prod");
+    desk.done(&["rollback"]);
+    assert!(list(redis, "gray").is_empty());
+    desk.done(&["undo"]);
+    assert_eq!(list(redis, "gray").len(), 2);
+    desk.done(&["rollback", "--to", "2"]);
+    assert_eq!(list(redis, "gray"), ["127.0.0.5", "cookie:uid=7"]);
+
+    let history = desk.history();
+    let verbs: Vec<&str> = history
+        .iter()
+        .map(|it| it["verb"].as_str().unwrap())
+        .collect();
+    let expected = [
+        "rollback", "undo", "rollback", "rollback", "promote", "stage", "stage", "remove", "admit",
+    ];
+    assert_eq!(verbs, expected);
+    assert_eq!(history[8]["by"], "ann");
+    assert_eq!(history[7]["reason"], "not he");
+    for (later, earlier) in history.iter().zip(&history[1..]) {
+        assert_eq!(later["before"], earlier["after"]);
+    }
+    let shown = desk.done(&["history", "show", "2"]);
+    assert!(shown.contains("- gray 127.0.0.5"), "{shown}");
+    let table = desk.done(&["history"]);
+    assert_eq!(table.lines().count(), 10, "{table}");
+    assert!(
+        desk.refused(&["history", "show", "99"])
+            .contains("it has 1 to 9")
+    );
+}
+
+#[test]
+fn what_must_not_be_is_refused_and_nothing_changes() {
+    let redis = Redis::start();
+    redis.push("gray", &[&"10.0.0.0/8"]);
+    redis.push("pre", &[&"127.0.2.1"]);
+    redis.push("prod", &[&"127.0.2.2", &"127.0.2.3"]);
+    let desk = Desk::of(&redis);
+    let dump = || {
+        (
+            list(&redis, "gray"),
+            list(&redis, "prod"),
+            text(&redis, "graygate:release"),
+        )
+    };
+    let before = dump();
+    for (words, said) in [
+        (&["admit", "1.2.3.4", "1.2.3.256"][..], "from 0 to 255"),
+        (&["remove", "10.1.1.1"], "it is gray by 10.0.0.0/8"),
+        (&["remove", "10.0.0.0/8"], "gray is emptied; --yes"),
+        (
+            &["admit", "0.0.0.0/0"],
+            "practically everybody becomes gray; --yes",
+        ),
+        (&["stage", "100%"], "everybody gets pre"),
+        (&["stage", "101%"], "a share is a number"),
+        (
+            &["promote", "--force"],
+            "many servers of prod go at once; --yes",
+        ),
+        (&["undo"], "nothing to undo"),
+        (&["rollback", "--to", "3"], "it is empty"),
+        (
+            &["admit", "1.2.3.4", "--service", "shop"],
+            "no service shop",
+        ),
+    ] {
+        let why = desk.refused(words);
+        assert!(why.contains(said), "{words:?}: {why}");
+        assert_eq!(dump(), before, "{words:?}");
+    }
+    assert!(desk.history().is_empty());
+    // What is meant is done, and the gateways are told that it is.
+    desk.done(&["promote", "--force", "--yes"]);
+    assert_eq!(list(&redis, "prod"), ["127.0.2.1"]);
+    assert_eq!(texts(&redis, &["SMEMBERS", "graygate:accept"]).len(), 1);
+    let left: i64 = redis::from_redis_value(redis.cli(&["TTL", "graygate:accept"])).unwrap();
+    assert!((1..=60).contains(&left), "{left}");
+    // Frozen: who, when and why.
+    desk.done(&["freeze", "--by", "bob", "--reason", "Christmas"]);
+    let why = desk.refused(&["rollback", "--yes"]);
+    for word in ["by bob", "Christmas", "graygate thaw", "since 20"] {
+        assert!(why.contains(word), "{why}");
+    }
+    desk.done(&["thaw"]);
+    // Somebody has been at it by hand.
+    redis.push("gray", &[&"1.1.1.1"]);
+    assert!(
+        desk.refused(&["undo"])
+            .contains("changed by hand after change 1")
+    );
+    desk.done(&["admit", "2.2.2.2"]);
+    let by_hand = &desk.history()[1];
+    assert_eq!(by_hand["verb"], "by-hand");
+    // A release that was taken back, and what is no state of a release.
+    redis.push("pre", &[&"127.0.2.9"]);
+    redis.cli(&["SET", "graygate:tripped", "by hand"]);
+    assert!(desk.refused(&["stage", "5%"]).contains("was taken back"));
+    redis.cli(&["SET", "graygate:release", "[]"]);
+    assert!(
+        desk.refused(&["admit", "3.3.3.3"])
+            .contains("something else")
+    );
+    redis.cli(&["DEL", "graygate:release", "gray"]);
+    redis.cli(&["SET", "gray", "x"]);
+    assert!(
+        desk.refused(&["admit", "3.3.3.3"])
+            .contains("neither a list nor a set")
+    );
+}
+
+#[test]
+fn gateways_keep_frozen_lists_and_say_so_once() {
+    let site = Site::by_events();
+    let (desk, redis) = (Desk::beside(&site.gateway), &site.redis);
+    desk.done(&["admit", "127.0.0.5", "--wait"]);
+    desk.done(&["freeze", "--reason", "Christmas"]);
+    let kept = |page: &Value| {
+        let kept = page["kept"].as_array().unwrap();
+        kept.iter().filter(|it| it["fault"] == "frozen").count()
+    };
+    site.gateway
+        .wait_for_lists("it says so", |it| kept(it) == 3);
+    redis.push("gray", &[&"127.0.0.6"]);
+    redis.cli(&["LREM", "gray", "0", "127.0.0.5"]);
+    redis.cli(&["SET", "graygate:salt", "x"]);
+    // Another one has nothing to keep.
+    let other = Setup::new()
+        .redis(redis.url())
+        .set("redis.node", "b")
+        .start();
+    other.wait_served("127.0.0.6", "pre", DEADLINE);
+    assert_eq!(site.gateway.get("127.0.0.5", "/").text(), "pre");
+    assert_eq!(site.gateway.get("127.0.0.6", "/").text(), "prod");
+    assert_eq!(site.gateway.stderr.count("list-kept"), 3);
+    desk.done(&["thaw"]);
+    site.wait_served("127.0.0.6", "pre");
+    site.wait_served("127.0.0.5", "prod");
+    assert_eq!(kept(&site.gateway.lists()), 0);
+}
+
+#[test]
+fn a_promotion_waits_for_servers_and_gateways() {
+    let site = Site::with(|it| {
+        it.set("redis.heartbeat", "300ms")
+            .set("upstream.tries", "1")
+    });
+    let (desk, redis) = (Desk::beside(&site.gateway), &site.redis);
+    // A server that refuses connections, until it is out.
+    let refusing = RefusingPeer::new();
+    desk.done(&["admit", "127.0.0.5", "--wait"]);
+    redis.push("pre", &[&refusing]);
+    let address = refusing.to_string();
+    wait_until("it is out", DEADLINE, || {
+        site.gateway.get("127.0.0.5", "/");
+        let peers = site.gateway.peers();
+        let pools = peers["pools"].as_array().unwrap().clone();
+        let mut all = pools
+            .iter()
+            .flat_map(|it| it["peers"].as_array().unwrap().clone());
+        all.any(|it| it["address"] == address.as_str() && it["up"] == false)
+    });
+    let why = desk.refused(&["promote", "--yes"]);
+    assert!(
+        why.contains("not all servers of pre are up") && why.contains(&address),
+        "{why}"
+    );
+    redis.cli(&["LREM", "pre", "0", &address]);
+    // One that stands has old lists.
+    let other = Setup::new()
+        .redis(redis.url())
+        .set("redis.node", "gw-b")
+        .set("redis.heartbeat", "2s");
+    let other = other.start();
+    other.wait_served("127.0.0.5", "pre", DEADLINE);
+    other.signal(nix::sys::signal::Signal::SIGSTOP);
+    redis.push("gray", &[&"127.0.0.6"]);
+    site.wait_served("127.0.0.6", "pre");
+    let why = wait_for("only that one is missing", || {
+        let why = desk.refused(&["promote", "--yes"]);
+        why.contains("1 of 2 gateways do not hold").then_some(why)
+    });
+    assert!(why.contains("gw-b") && why.contains("--force"), "{why}");
+    other.signal(nix::sys::signal::Signal::SIGCONT);
+}
+
+#[test]
+fn of_two_at_the_same_moment_neither_is_lost() {
+    let redis = Redis::start();
+    redis.push("prod", &[&"127.0.2.2"]);
+    let desk = Desk::of(&redis);
+    let entries: Vec<String> = (0..6).map(|it| format!("10.0.0.{it}")).collect();
+    let children: Vec<Child> = entries
+        .iter()
+        .map(|it| desk.spawn(&["admit", it]))
+        .collect();
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+    let mut gray = list(&redis, "gray");
+    gray.sort();
+    assert_eq!(gray, entries);
+    let history = desk.history();
+    let numbers: Vec<u64> = history
+        .iter()
+        .map(|it| it["number"].as_u64().unwrap())
+        .collect();
+    assert_eq!(numbers, [6, 5, 4, 3, 2, 1]);
+    for (later, earlier) in history.iter().zip(&history[1..]) {
+        assert_eq!(later["before"], earlier["after"]);
+    }
+}
+
+#[test]
+fn whoever_is_killed_has_changed_all_or_nothing() {
+    let redis = Redis::start();
+    redis.push("prod", &[&"127.0.2.2"]);
+    let desk = Desk::of(&redis);
+    let began = Instant::now();
+    desk.done(&["admit", "10.9.9.9"]);
+    let usual = began.elapsed();
+    for round in 0..10u32 {
+        let entries = [1, 2, 3].map(|it| format!("10.0.{round}.{it}"));
+        let words: Vec<&str> = ["admit"]
+            .into_iter()
+            .chain(entries.iter().map(String::as_str))
+            .collect();
+        let mut child = desk.spawn(&words);
+        std::thread::sleep(usual.mul_f64(f64::from(round) / 8.0));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let gray = list(&redis, "gray");
+        let there = entries.iter().filter(|it| gray.contains(it)).count();
+        let last = desk.history().remove(0);
+        let is_last = last["difference"][0] == format!("+ gray {}", entries[0]);
+        assert_eq!(
+            (there, is_last),
+            if is_last { (3, true) } else { (0, false) }
+        );
+    }
+}
+
+/// Asks gateways as these clients, until told to end; says what each client got, without repetition.
+fn answers(gateways: &[Gateway], client: &str, end: &AtomicBool) -> Vec<Vec<String>> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = gateways
+            .iter()
+            .map(|gateway| {
+                scope.spawn(move || {
+                    let mut client = gateway.connect_from(client);
+                    let mut all = Vec::new();
+                    while !end.load(Ordering::Relaxed) {
+                        let response = client.get("/");
+                        assert_eq!(response.status(), 200);
+                        all.push(response.text());
+                        all.dedup();
+                    }
+                    all
+                })
+            })
+            .collect();
+        threads.into_iter().map(|it| it.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn no_request_is_served_by_a_half_of_a_promotion() {
+    let redis = Redis::start();
+    let (new, old) = Origin::pre_and_prod();
+    redis.push_peers(&new, &old);
+    redis.push("gray", &[&"127.0.0.5"]);
+    let start = |node: &str| {
+        let setup = Setup::new().redis(redis.url()).one_worker();
+        let setup = setup
+            .set("redis.node", node)
+            .set("redis.heartbeat", "500ms");
+        setup.start()
+    };
+    let gateways: Vec<Gateway> = ["a", "b", "c"].map(start).into();
+    for gateway in &gateways {
+        gateway.wait_served("127.0.0.5", "pre", DEADLINE);
+    }
+    let desk = Desk::of(&redis);
+    let swap = ["promote", "--swap", "--force", "--yes", "--wait"];
+    // Gray clients have the new version before and after; all others change over once.
+    for (words, others) in [
+        (
+            &["promote", "--force", "--yes", "--wait"][..],
+            ["prod", "pre"],
+        ),
+        (&["rollback", "--yes", "--wait"], ["pre", "prod"]),
+        (&swap, ["prod", "pre"]),
+        (&["undo", "--yes", "--wait"], ["pre", "prod"]),
+    ] {
+        let end = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let gray = scope.spawn(|| answers(&gateways, "127.0.0.5", &end));
+            let rest = scope.spawn(|| answers(&gateways, "127.0.0.9", &end));
+            desk.done(words);
+            for gateway in &gateways {
+                gateway.wait_served("127.0.0.9", others[1], DEADLINE);
+            }
+            end.store(true, Ordering::Relaxed);
+            for got in gray.join().unwrap() {
+                assert_eq!(got, ["pre"], "{words:?}");
+            }
+            for got in rest.join().unwrap() {
+                assert!(
+                    others.ends_with(&got.iter().map(String::as_str).collect::<Vec<_>>()),
+                    "{words:?}: {got:?}"
+                );
+            }
+        });
+    }
+}
+
+#[test]
+fn a_set_stays_one_and_of_a_long_list_only_what_changes_is_written() {
+    let redis = Redis::start();
+    redis.cli(&["SADD", "gray", "10.0.0.1", "10.0.0.2"]);
+    redis.cli(&["SADD", "pre", "127.0.2.1"]);
+    redis.cli(&["SADD", "prod", "127.0.2.2"]);
+    let desk = Desk::of(&redis);
+    desk.done(&["admit", "10.0.0.1/32", "10.0.0.3"]);
+    desk.done(&["remove", "10.0.0.1"]);
+    let members = |key: &str| {
+        let mut all = texts(&redis, &["SMEMBERS", key]);
+        all.sort();
+        all
+    };
+    assert_eq!(members("gray"), ["10.0.0.2", "10.0.0.3"]);
+    desk.done(&["promote", "--force", "--yes"]);
+    assert_eq!(members("prod"), ["127.0.2.1"]);
+    desk.done(&["admit", "10.0.0.4"]);
+    assert_eq!(members("gray"), ["10.0.0.4"]);
+    redis.cli(&["FLUSHALL"]);
+
+    let fill = "for i = 0, 199999 do redis.call('RPUSH', 'gray', '10.' .. math.floor(i / 65536) .. '.' .. \
+                math.floor(i / 256) % 256 .. '.' .. i % 256) end";
+    redis.cli(&["EVAL", fill, "0"]);
+    redis.push("prod", &[&"127.0.2.2"]);
+    redis.cli(&["CONFIG", "RESETSTAT"]);
+    desk.done(&["admit", "10.200.0.1"]);
+    desk.done(&["remove", "10.0.0.7"]);
+    let stats: String = redis::from_redis_value(redis.cli(&["INFO", "commandstats"])).unwrap();
+    for (command, calls) in [("rpush", 1), ("lrem", 1)] {
+        assert!(
+            stats.contains(&format!("cmdstat_{command}:calls={calls},")),
+            "{stats}"
+        );
+    }
+    assert!(!stats.contains("cmdstat_del:"), "{stats}");
+    let length: usize = redis::from_redis_value(redis.cli(&["LLEN", "gray"])).unwrap();
+    assert_eq!(length, 200_000);
+    // All of it goes, and comes back.
+    desk.done(&["rollback"]);
+    let length = || -> usize { redis::from_redis_value(redis.cli(&["LLEN", "gray"])).unwrap() };
+    assert_eq!(length(), 0);
+    desk.done(&["undo"]);
+    assert_eq!(length(), 200_000);
+}
+
+#[test]
+fn in_a_cluster_all_keys_of_a_service_are_in_one_slot() {
+    let cluster = Cluster::start();
+    cluster.run(&["RPUSH", "{gg}prod", "127.0.2.2"]);
+    let setup = || {
+        let lists = ["gray", "pre", "prod"].into_iter();
+        lists.fold(Setup::new().redis(cluster.servers[2].url()), |setup, it| {
+            setup.set(&format!("redis.{it}_key"), format!("{{gg}}{it}"))
+        })
+    };
+    let why = Desk::with(setup()).refused(&["admit", "10.0.0.1"]);
+    assert!(why.contains("tripped_key = {gg}tripped"), "{why}");
+    let others = ["salt", "tripped", "release", "history"].into_iter();
+    let setup = others.fold(setup(), |setup, it| {
+        setup.set(&format!("redis.{it}_key"), format!("{{gg}}{it}"))
+    });
+    let desk = Desk::with(setup);
+    desk.done(&["admit", "10.0.0.1"]);
+    // The accept key is in another slot.
+    desk.done(&["admit", "*", "--yes"]);
+    let gray = cluster.run(&["LRANGE", "{gg}gray", "0", "-1"]);
+    let gray: Vec<String> = redis::from_redis_value(gray).unwrap();
+    assert_eq!(gray, ["10.0.0.1", "*"]);
+    let accepted = cluster.run(&["SMEMBERS", "graygate:accept"]);
+    let accepted: Vec<String> = redis::from_redis_value(accepted).unwrap();
+    assert_eq!(accepted.len(), 1);
+    assert_eq!(desk.history().len(), 2);
+}
+
+/// The arguments of `redis-cli` in docs/redis.md that make a user for an operator.
+#[track_caller]
+fn operator_in_the_docs() -> Vec<String> {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/redis.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, command) = page.split_once("redis-cli ACL SETUSER operator ").unwrap();
+    let (command, _) = command.split_once("\n```").unwrap();
+    let words = command.split_whitespace().filter(|it| *it != "\\");
+    let words = words.map(|it| it.trim_matches('\'').to_owned());
+    let first = ["ACL", "SETUSER", "operator"].map(str::to_owned);
+    first.into_iter().chain(words).collect()
+}
+
+#[test]
+fn an_operator_needs_the_rights_that_the_docs_name() {
+    let redis = Redis::start();
+    redis.push("pre", &[&"127.0.2.1"]);
+    redis.push("prod", &[&"127.0.2.2"]);
+    let acl = operator_in_the_docs();
+    redis.cli(&acl.iter().map(String::as_str).collect::<Vec<_>>());
+    let url = format!("redis://operator:password@{}/0", redis.address());
+    let desk = Desk::with(Setup::new().redis(url));
+    for words in [
+        &["admit", "10.0.0.1", "--no-wait"][..],
+        &["stage", "5%"],
+        &["promote", "--yes"],
+        &["rollback", "--yes"],
+        &["undo", "--yes"],
+        &["rollback", "--to", "1", "--yes"],
+        &["freeze"],
+        &["thaw"],
+        &["history"],
+    ] {
+        desk.done(words);
+    }
+    redis.cli(&["ACL", "SETUSER", "operator", "-xadd"]);
+    let why = desk.refused(&["admit", "10.0.0.2"]);
+    assert!(
+        why.contains("NOPERM") && why.contains("docs/redis.md"),
+        "{why}"
+    );
+    assert!(list(&redis, "gray").is_empty());
+}
+
+#[test]
+fn a_connection_that_is_lost_leaves_no_doubt() {
+    let redis = Redis::start();
+    redis.push("prod", &[&"127.0.2.2"]);
+    let desk = Desk::of(&redis);
+    let script = redis.cli(&["CLIENT", "NO-EVICT", "on"]);
+    drop(script);
+    let end = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // All others are thrown out all the time.
+        scope.spawn(|| {
+            let mut connection = redis.connect(0);
+            while !end.load(Ordering::Relaxed) {
+                let _: redis::RedisResult<i64> = redis::cmd("CLIENT")
+                    .arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"])
+                    .query(&mut connection);
+                std::thread::sleep(Duration::from_millis(15));
+            }
+        });
+        let outcomes: Vec<bool> = (0..8)
+            .map(|it| {
+                desk.run(&["admit", &format!("10.0.0.{it}")])
+                    .status
+                    .success()
+            })
+            .collect();
+        end.store(true, Ordering::Relaxed);
+        // What was said to be done is done, once; what was said not to be, is not.
+        std::thread::sleep(Duration::from_millis(50));
+        let gray = list(&redis, "gray");
+        for (at, done) in outcomes.iter().enumerate() {
+            let count = gray
+                .iter()
+                .filter(|it| **it == format!("10.0.0.{at}"))
+                .count();
+            assert_eq!(count, usize::from(*done), "{outcomes:?} {gray:?}");
+        }
+    });
+}
