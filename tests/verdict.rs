@@ -42,7 +42,7 @@ impl Version {
             }
             let every = of_origin.load(Ordering::Relaxed);
             let number = asked.fetch_add(1, Ordering::Relaxed);
-            match every > 0 && number % every == 0 {
+            match every > 0 && number.is_multiple_of(every) {
                 true => b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n".to_vec(),
                 false => ok("fine"),
             }

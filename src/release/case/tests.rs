@@ -177,7 +177,7 @@ fn ten_gateways_with_a_tenth_of_the_traffic_see_what_one_would_have_seen() {
     assert_eq!((alone.state(), alone.case.gateways()), ("nothing", 1));
     // Together it is ten times as much.
     let own = alone.ln_worse();
-    alone.take(warm_up(), &others[1..]);
+    alone.take(second((0, 0), (0, 0), &[1]), &others[1..]);
     assert_eq!((alone.state(), alone.case.gateways()), ("worse", 10));
     let judged = alone.case.judged(Concern::Failing).unwrap();
     assert_eq!(judged.bad_clients, Some(10));
