@@ -15,7 +15,7 @@
 
 pub(crate) mod case;
 pub(crate) mod change;
-pub(crate) mod evidence;
+pub mod evidence;
 pub(crate) mod history;
 pub(crate) mod judge;
 pub(crate) mod ledger;
@@ -23,4 +23,4 @@ mod others;
 pub(crate) mod reset;
 pub(crate) mod state;
 pub(crate) mod trips;
-pub(crate) mod verdict;
+pub mod verdict;

@@ -19,6 +19,22 @@
 //! several k: by Ville's inequality, the probability that M *ever* reaches 1/α is at most α where `pre` is
 //! not worse than the margin allows. That is what makes it safe to look all the time.
 //!
+//! # What comes late
+//!
+//! Every bad unit of a healthy release is evidence for it. After hours there is so much of that, that a defect
+//! which appears then would have to fail for minutes to outweigh it. So there is, for each k, a second
+//! product that begins anew with each *stretch* of [`STRETCH`] blocks, and M is
+//!
+//! ```text
+//! M = 3/4 mean_k Π R(k), since the beginning, + 1/4 w_j mean_k Π R(k), in the stretch j
+//! ```
+//!
+//! with w₀ = 1/2 and w_j = 1/(2 j (j+1)), which are 1 in sum. Each stretch is an e-process of its own, and so is
+//! what their weights make of all of them, of which M is a part. It costs 1/8 of the evidence at the
+//! beginning, and a defect after a day is seen nearly as soon as one in the first minute.
+//!
+//! # Good enough
+//!
 //! In the same way the product of 1/L(3) is evidence *against* three times the odds: see
 //! [`Evidence::ln_tolerable`].
 //!
@@ -39,12 +55,22 @@
 mod conditional;
 mod gateways;
 
-pub(crate) use gateways::{Testimony, bad_clients};
+pub use gateways::{Testimony, bad_clients};
 
 use conditional::Conditional;
 
 /// At most so many odds ratios are looked for at once.
 const MOST: usize = 8;
+
+/// So many blocks are a stretch: five minutes.
+const STRETCH: u32 = 300;
+
+/// Nobody has had more of them.
+const LAST_STRETCH: f64 = 1e9;
+
+/// What the product since the beginning counts for, and those of the stretches together.
+const OF_ALL: f64 = 0.75;
+const OF_STRETCHES: f64 = 1.0 - OF_ALL;
 
 /// Good enough is to have less than this many times the odds.
 pub(super) const TOLERABLE_ODDS: f64 = 3.0;
@@ -52,11 +78,11 @@ pub(super) const TOLERABLE_ODDS: f64 = 3.0;
 /// What one pool answered: units, and how many of them were bad. A unit is a client's first finished
 /// request within a block.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Counted {
+pub struct Counted {
     /// All of them.
-    pub(crate) units: u64,
+    pub units: u64,
     /// Those that were bad (or slow).
-    pub(crate) bad: u64,
+    pub bad: u64,
 }
 
 impl Counted {
@@ -76,16 +102,16 @@ impl Counted {
 
 /// What both pools answered within the same second.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Block {
+pub struct Block {
     /// The new version.
-    pub(crate) pre: Counted,
+    pub pre: Counted,
     /// The old version.
-    pub(crate) prod: Counted,
+    pub prod: Counted,
 }
 
 /// What is asked about `pre`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Concern {
+pub enum Concern {
     /// Does more of it fail?
     Failing,
     /// Is more of it slow?
@@ -104,30 +130,42 @@ impl Concern {
 
 /// What the blocks so far say. Begun anew for each release.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Evidence {
+pub struct Evidence {
     concern: Concern,
     pre: Counted,
     prod: Counted,
-    /// Σ ln R for each factor of the concern; the rest are 0.
-    sums: [f64; MOST],
+    /// Since the beginning.
+    sums: Sums,
+    /// In the present stretch.
+    recent: Sums,
+    /// The number of the stretch, from 0; of several gateways, the sum of their numbers.
+    stretch: u64,
+    /// Blocks of the stretch.
+    blocks: u32,
     /// Σ ln 1/L(3).
     tolerable: f64,
 }
 
+/// S_k = Σ ln R(k) for each factor of the concern; the rest are 0.
+type Sums = [f64; MOST];
+
 impl Evidence {
     /// Without any blocks.
-    pub(crate) fn new(concern: Concern) -> Self {
+    pub fn new(concern: Concern) -> Self {
         Self {
             concern,
             pre: Counted::default(),
             prod: Counted::default(),
             sums: [0.0; MOST],
+            recent: [0.0; MOST],
+            stretch: 0,
+            blocks: 0,
             tolerable: 0.0,
         }
     }
 
-    /// What a gateway has said of its own evidence. None where no blocks could have led to these numbers,
-    /// so that nonsense from elsewhere proves nothing.
+    /// What a gateway has said of its own evidence: see [`Self::sums`]. None where no blocks could have led to
+    /// these numbers, so that nonsense from elsewhere proves nothing.
     pub(crate) fn from_numbers(
         concern: Concern,
         pre: Counted,
@@ -136,9 +174,13 @@ impl Evidence {
         tolerable: f64,
     ) -> Option<Self> {
         let factors = concern.factors();
-        let is_whole = sums.len() == factors.len();
+        let (ever, rest) = sums.split_at_checked(factors.len())?;
+        let (recent, rest) = rest.split_at_checked(factors.len())?;
+        let [stretch] = rest else {
+            return None;
+        };
         let counts_add_up = pre.bad <= pre.units && prod.bad <= prod.units;
-        if !is_whole || !counts_add_up {
+        if !counts_add_up || !(0.0..=LAST_STRETCH).contains(stretch) {
             return None;
         }
         // No block says more than that all of its bad units happen to be on one side. NaN is in no range.
@@ -148,31 +190,43 @@ impl Evidence {
             let (lowest, highest) = (-m * factor.ln(), x * factor.ln());
             (lowest - slack..=highest + slack).contains(&sum)
         };
-        let are_possible = sums.iter().zip(factors).all(|(it, k)| is_possible(*it, *k))
-            && is_possible(-tolerable, TOLERABLE_ODDS);
-        let mut all = [0.0; MOST];
-        all[..sums.len()].copy_from_slice(sums);
-        are_possible.then_some(Self {
-            concern,
+        let are_possible = [ever, recent]
+            .iter()
+            .all(|sums| sums.iter().zip(factors).all(|(it, k)| is_possible(*it, *k)));
+        if !are_possible || !is_possible(-tolerable, TOLERABLE_ODDS) {
+            return None;
+        }
+        let mut evidence = Self {
             pre,
             prod,
-            sums: all,
+            stretch: *stretch as u64,
             tolerable,
-        })
+            ..Self::new(concern)
+        };
+        evidence.sums[..ever.len()].copy_from_slice(ever);
+        evidence.recent[..recent.len()].copy_from_slice(recent);
+        Some(evidence)
     }
 
     /// Adds a block, where `margin` times the odds would not be held against `pre`. A margin may change
     /// from one block to the next, but must not depend on what is in the block.
-    pub(crate) fn add(&mut self, block: &Block, margin: f64) {
+    pub fn add(&mut self, block: &Block, margin: f64) {
         self.pre.add(&block.pre);
         self.prod.add(&block.prod);
+        if self.blocks == STRETCH {
+            (self.recent, self.blocks) = ([0.0; MOST], 0);
+            self.stretch += 1;
+        }
+        self.blocks += 1;
         let Some(conditional) = Conditional::of(block) else {
             return;
         };
         let margin = margin.max(1.0);
         let at_margin = conditional.ln_likelihood(margin);
-        for (sum, factor) in self.sums.iter_mut().zip(self.concern.factors()) {
-            *sum += conditional.ln_likelihood(margin * factor) - at_margin;
+        for (at, factor) in self.concern.factors().iter().enumerate() {
+            let ln_ratio = conditional.ln_likelihood(margin * factor) - at_margin;
+            self.sums[at] += ln_ratio;
+            self.recent[at] += ln_ratio;
         }
         self.tolerable -= conditional.ln_likelihood(TOLERABLE_ODDS);
     }
@@ -183,24 +237,36 @@ impl Evidence {
     }
 
     /// All units of `pre`.
-    pub(crate) fn pre(&self) -> Counted {
+    pub fn pre(&self) -> Counted {
         self.pre
     }
 
     /// All units of `prod`.
-    pub(crate) fn prod(&self) -> Counted {
+    pub fn prod(&self) -> Counted {
         self.prod
     }
 
-    /// S_k, one for each factor of the concern.
-    pub(crate) fn sums(&self) -> &[f64] {
-        &self.sums[..self.concern.factors().len()]
+    /// What others have to be told of it, besides the counts and [`Self::ln_tolerable`]: for each factor of the
+    /// concern S_k since the beginning, then the same in the present stretch, and the stretch's number.
+    pub fn sums(&self) -> Vec<f64> {
+        let factors = self.concern.factors().len();
+        let (ever, recent) = (&self.sums[..factors], &self.recent[..factors]);
+        [ever, recent, &[self.stretch as f64]].concat()
     }
 
     /// ln M: at 0 nothing speaks against `pre`; ln 1000 is reached by at most one of a thousand releases that
     /// are not worse than the margin allows.
-    pub(crate) fn ln_worse(&self) -> f64 {
-        ln_mean_exp(self.sums())
+    pub fn ln_worse(&self) -> f64 {
+        let factors = self.concern.factors().len();
+        let ever = OF_ALL.ln() + ln_mean_exp(&self.sums[..factors]);
+        let stretch = self.stretch as f64;
+        let weight = match self.stretch {
+            0 => 0.5,
+            _ => 0.5 / (stretch * (stretch + 1.0)),
+        };
+        let recent = (OF_STRETCHES * weight).ln() + ln_mean_exp(&self.recent[..factors]);
+        let (low, high) = (ever.min(recent), ever.max(recent));
+        high + (low - high).exp().ln_1p()
     }
 
     /// ln E: evidence that `pre` has less than three times the odds of `prod`. ln 20 is reached by at most

@@ -29,7 +29,7 @@ mod sentence;
 mod usual;
 
 pub(crate) use foresight::Unseen;
-pub(crate) use usual::Usual;
+pub use usual::Usual;
 
 use super::evidence::{Concern, Counted, Evidence};
 
@@ -63,20 +63,20 @@ const THREE: f64 = 3.0;
 
 /// What the settings say.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Rules {
+pub struct Rules {
     /// The probability that a release which is not worse is ever found worse; above 0, below 1.
-    pub(crate) alpha: f64,
+    pub alpha: f64,
     /// The rate of bad units that one would put up with; above 0.
-    pub(crate) tolerate: f64,
+    pub tolerate: f64,
     /// The odds ratio that is not held against `pre` where a list chooses its clients…
-    pub(crate) margin_list: f64,
+    pub margin_list: f64,
     /// … and where a hash of everybody does.
-    pub(crate) margin_percent: f64,
+    pub margin_percent: f64,
 }
 
 impl Rules {
     /// The margin of a block.
-    pub(crate) fn margin(&self, is_list: bool, pre_clients: u64) -> f64 {
+    pub fn margin(&self, is_list: bool, pre_clients: u64) -> f64 {
         let margin = match is_list {
             true => self.margin_list,
             false => self.margin_percent,
@@ -95,44 +95,44 @@ impl Rules {
 
 /// Units a second.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(crate) struct PerSecond {
+pub struct PerSecond {
     /// Those of `pre`.
-    pub(crate) pre: f64,
+    pub pre: f64,
     /// Those of `prod`.
-    pub(crate) prod: f64,
+    pub prod: f64,
 }
 
 /// The share of bad units at present.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Lately {
+pub struct Lately {
     /// Of those of `pre`.
-    pub(crate) pre: f64,
+    pub pre: f64,
     /// Of those of `prod`.
-    pub(crate) prod: f64,
+    pub prod: f64,
 }
 
 /// What is judged.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Facts {
+pub struct Facts {
     /// Of all gateways, since the release (or its step) began.
-    pub(crate) evidence: Evidence,
+    pub evidence: Evidence,
     /// How many clients are behind the bad units of `pre`; None where nobody counts them (slow ones).
-    pub(crate) bad_clients: Option<u64>,
+    pub bad_clients: Option<u64>,
     /// How many clients `pre` had in the last hour.
-    pub(crate) pre_clients: u64,
+    pub pre_clients: u64,
     /// The margin of the blocks that come now.
-    pub(crate) margin: f64,
+    pub margin: f64,
     /// Units at present, of all gateways.
-    pub(crate) per_second: PerSecond,
+    pub per_second: PerSecond,
     /// How things are at present, where there is enough to tell.
-    pub(crate) lately: Option<Lately>,
+    pub lately: Option<Lately>,
     /// Both pools fail far more than usual.
-    pub(crate) is_incident: bool,
+    pub is_incident: bool,
 }
 
 /// What is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// Nothing can be said yet.
     Nothing,
     /// Good enough for the next step.
@@ -160,7 +160,7 @@ impl Verdict {
 
 /// Why a release is worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ground {
+pub enum Ground {
     /// More of it fails.
     Failing,
     /// Few clients, but so much of it fails that it is plain.
@@ -182,32 +182,32 @@ impl Ground {
 
 /// What is found, and by which numbers. Its `Display` is a sentence.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Judged {
+pub struct Judged {
     /// What is asked.
-    pub(crate) concern: Concern,
+    pub concern: Concern,
     /// The answer.
-    pub(crate) verdict: Verdict,
+    pub verdict: Verdict,
     /// Units of `pre`.
-    pub(crate) pre: Counted,
+    pub pre: Counted,
     /// Units of `prod`.
-    pub(crate) prod: Counted,
+    pub prod: Counted,
     /// How many times as high the odds of a bad unit are in `pre`; None without a bad unit in `prod` or
     /// a good one in `pre`.
-    pub(crate) odds_ratio: Option<f64>,
+    pub odds_ratio: Option<f64>,
     /// ln M.
-    pub(crate) ln_worse: f64,
+    pub ln_worse: f64,
     /// ln 1/α: what ln M has to reach.
-    pub(crate) ln_bound: f64,
+    pub ln_bound: f64,
     /// ln E.
-    pub(crate) ln_tolerable: f64,
+    pub ln_tolerable: f64,
     /// Clients behind the bad units of `pre`, where they are counted, and clients of `pre` in the last hour.
-    pub(crate) bad_clients: Option<u64>,
+    pub bad_clients: Option<u64>,
     /// See there.
-    pub(crate) pre_clients: u64,
+    pub pre_clients: u64,
     /// As things stand, worse is known in about so many seconds.
-    pub(crate) known_in: Option<f64>,
+    pub known_in: Option<f64>,
     /// About so many units of `pre` are needed yet until it is good enough, where that can be told.
-    pub(crate) needed: Option<u64>,
+    pub needed: Option<u64>,
 }
 
 impl Judged {
@@ -218,7 +218,7 @@ impl Judged {
 }
 
 /// What follows from the facts.
-pub(crate) fn judge(rules: &Rules, facts: &Facts) -> Judged {
+pub fn judge(rules: &Rules, facts: &Facts) -> Judged {
     let evidence = &facts.evidence;
     let (pre, prod) = (evidence.pre(), evidence.prod());
     Judged {

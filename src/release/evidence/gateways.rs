@@ -18,6 +18,10 @@
 //! logarithm of their number: of two gateways that share a client, only the stronger one counts.
 //!
 //! Different groups share nothing: they multiply.
+//!
+//! So do their stretches, which need not begin at the same time: each of the combinations of stretches that
+//! there ever are is an e-process, and the sum of their numbers, which grows with each new one, tells its
+//! weight.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +29,7 @@ use super::{Concern, Evidence, MOST, ln_mean_exp};
 
 /// What one gateway has seen.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Testimony {
+pub struct Testimony {
     pub(super) evidence: Evidence,
     /// In their order.
     bad_clients: Vec<u64>,
@@ -33,7 +37,7 @@ pub(crate) struct Testimony {
 
 impl Testimony {
     /// With hashes of the clients behind the bad units of `pre`, which are the same on all gateways.
-    pub(crate) fn new(evidence: Evidence, mut bad_clients: Vec<u64>) -> Self {
+    pub fn new(evidence: Evidence, mut bad_clients: Vec<u64>) -> Self {
         bad_clients.sort_unstable();
         Self {
             evidence,
@@ -49,7 +53,7 @@ impl Testimony {
 }
 
 /// How many clients are behind the bad units of `pre`, at all gateways.
-pub(crate) fn bad_clients(gateways: &[Testimony]) -> u64 {
+pub fn bad_clients(gateways: &[Testimony]) -> u64 {
     let all = gateways.iter().flat_map(|it| &it.bad_clients);
     all.collect::<BTreeSet<_>>().len() as u64
 }
@@ -57,13 +61,14 @@ pub(crate) fn bad_clients(gateways: &[Testimony]) -> u64 {
 impl Evidence {
     /// What several gateways have seen of one release, taken together. Those that were asked something
     /// else are left out. The counts are those of all.
-    pub(crate) fn together(concern: Concern, gateways: &[Testimony]) -> Self {
+    pub fn together(concern: Concern, gateways: &[Testimony]) -> Self {
         let of_concern = gateways.iter().filter(|it| it.evidence.concern == concern);
         let gateways: Vec<&Testimony> = of_concern.collect();
         let mut all = Self::new(concern);
         for gateway in &gateways {
             all.pre.add(&gateway.evidence.pre);
             all.prod.add(&gateway.evidence.prod);
+            all.stretch = all.stretch.saturating_add(gateway.evidence.stretch);
         }
         let shares: Vec<Vec<bool>> = gateways
             .iter()
@@ -78,8 +83,9 @@ impl Evidence {
                 let sums: Vec<f64> = sets.iter().map(sum).collect();
                 ln_mean_exp(&sums)
             };
-            for (at, sum) in all.sums.iter_mut().enumerate() {
-                *sum += mean(&|it| it.sums[at]);
+            for at in 0..MOST {
+                all.sums[at] += mean(&|it| it.sums[at]);
+                all.recent[at] += mean(&|it| it.recent[at]);
             }
             all.tolerable += mean(&|it| it.tolerable);
         }
@@ -93,6 +99,7 @@ fn product<'a>(concern: Concern, gateways: impl Iterator<Item = &'a Evidence>) -
     for evidence in gateways {
         for at in 0..MOST {
             all.sums[at] += evidence.sums[at];
+            all.recent[at] += evidence.recent[at];
         }
         all.tolerable += evidence.tolerable;
     }

@@ -85,8 +85,12 @@ fn a_block_of_one_pool_or_without_bad_units_or_with_nothing_else_teaches_nothing
     for block in blocks {
         let mut evidence = Evidence::new(Concern::Failing);
         evidence.add(&block, 1.0);
-        assert_eq!(evidence.sums(), [0.0; 8], "{block:?}");
-        assert_eq!((evidence.ln_worse(), evidence.ln_tolerable()), (0.0, 0.0));
+        assert_eq!(evidence.sums(), [0.0; 17], "{block:?}");
+        assert_eq!(evidence.ln_tolerable(), 0.0);
+        assert_eq!(
+            evidence.ln_worse(),
+            Evidence::new(Concern::Failing).ln_worse()
+        );
         assert_eq!((evidence.pre(), evidence.prod()), (block.pre, block.prod));
     }
 }
@@ -126,7 +130,7 @@ fn with_a_margin_no_true_odds_up_to_it_speak_against_pre() {
                 if *probability > 0.0 {
                     let mut evidence = Evidence::new(Concern::Failing);
                     evidence.add(&block(n, total, x, m), margin);
-                    for (mean, sum) in means.iter_mut().zip(evidence.sums()) {
+                    for (mean, sum) in means.iter_mut().zip(&evidence.sums) {
                         *mean += probability * sum.exp();
                     }
                 }
@@ -176,7 +180,7 @@ fn the_largest_blocks_are_numbers() {
             let numbers = [evidence.ln_worse(), evidence.ln_tolerable()];
             let are_finite = numbers
                 .iter()
-                .chain(evidence.sums())
+                .chain(&evidence.sums())
                 .all(|it| it.is_finite());
             assert!(are_finite, "{block:?}: {evidence:?}");
             assert_eq!(read_back(&evidence), Some(evidence), "{block:?}");
@@ -203,41 +207,99 @@ fn counts_beyond_all_reason_are_numbers() {
     assert!(evidence.ln_worse().is_finite());
 }
 
+/// ln M, by its definition.
+fn ln_worse(ever: &[f64], recent: &[f64], weight: f64) -> f64 {
+    let mean = |ratios: &[f64]| ratios.iter().sum::<f64>() / ratios.len() as f64;
+    (0.75 * mean(ever) + 0.25 * weight * mean(recent)).ln()
+}
+
 #[test]
 fn m_is_the_mean_over_the_odds_that_are_looked_for() {
     let mut evidence = Evidence::new(Concern::Slow);
-    assert_eq!(evidence.sums().len(), 5);
+    assert_eq!(evidence.sums().len(), 11);
     evidence.add(&block(10, 100, 1, 1), 1.0);
     // One bad unit, in `pre`: ψ / (1 + (ψ - 1) n/N).
-    let mean = [1.5, 2.0, 3.0, 5.0, 10.0].map(|it: f64| it / (1.0 + (it - 1.0) / 10.0));
-    let mean = mean.iter().sum::<f64>() / 5.0;
-    assert!((evidence.ln_worse() - mean.ln()).abs() < 1e-9);
+    let ratios = [1.5, 2.0, 3.0, 5.0, 10.0].map(|it: f64| it / (1.0 + (it - 1.0) / 10.0));
+    assert!((evidence.ln_worse() - ln_worse(&ratios, &ratios, 0.5)).abs() < 1e-9);
     assert!((evidence.ln_tolerable() + (3.0_f64 / 1.2).ln()).abs() < 1e-9);
+}
+
+#[test]
+fn each_five_minutes_a_product_begins_anew_that_counts_for_less_each_time() {
+    let one = block(10, 100, 1, 1);
+    let ratios = [1.5, 2.0, 3.0, 5.0, 10.0].map(|it: f64| it / (1.0 + (it - 1.0) / 10.0));
+    let squares = ratios.map(|it| it * it);
+    let mut evidence = Evidence::new(Concern::Slow);
+    evidence.add(&one, 1.0);
+    for (before, weight) in [(299, 0.5 / 2.0), (299, 0.5 / 6.0), (299, 0.5 / 12.0)] {
+        for _ in 0..before {
+            evidence.add(&Block::default(), 1.0);
+        }
+        let mut next = evidence;
+        next.add(&one, 1.0);
+        let expected = ln_worse(&squares, &ratios, weight);
+        assert!((next.ln_worse() - expected).abs() < 1e-9, "{weight}");
+        evidence.add(&Block::default(), 1.0);
+    }
+}
+
+#[test]
+fn what_was_before_a_defect_hardly_delays_it() {
+    // A day with a bad unit of `prod` every second block, and half of a stretch.
+    let mut evidence = Evidence::new(Concern::Failing);
+    for at in 0..86_400 + 150 {
+        evidence.add(&block(10, 100, 0, at % 2), 1.0);
+    }
+    let seconds = (1..).find(|_| {
+        evidence.add(&block(10, 100, 5, 5), 1.0);
+        evidence.ln_worse() >= 1000.0_f64.ln()
+    });
+    assert!(seconds.unwrap() <= 10);
+    // Against what was before it would still have to fail for a long time.
+    assert!(ln_mean_exp(&evidence.sums) < -100.0);
 }
 
 fn read_back(evidence: &Evidence) -> Option<Evidence> {
     let (pre, prod) = (evidence.pre(), evidence.prod());
     let (sums, tolerable) = (evidence.sums(), evidence.ln_tolerable());
-    Evidence::from_numbers(evidence.concern(), pre, prod, sums, tolerable)
+    let read = Evidence::from_numbers(evidence.concern(), pre, prod, &sums, tolerable);
+    // How much of its stretch is over is not told.
+    read.map(|it| Evidence {
+        blocks: evidence.blocks,
+        ..it
+    })
 }
 
 #[test]
 fn numbers_that_no_blocks_lead_to_are_no_evidence() {
     let (pre, prod) = (Counted { units: 10, bad: 2 }, Counted { units: 90, bad: 1 });
-    let of = |pre, prod, sums: &[f64], tolerable| {
-        Evidence::from_numbers(Concern::Failing, pre, prod, sums, tolerable)
+    let of = |pre, prod, sum: f64, stretch: f64, tolerable| {
+        let sums = [&[sum; 16][..], &[stretch]].concat();
+        Evidence::from_numbers(Concern::Failing, pre, prod, &sums, tolerable)
     };
-    assert!(of(pre, prod, &[0.5; 8], -1.0).is_some());
-    assert!(of(pre, prod, &[0.5; 7], -1.0).is_none());
-    assert!(of(pre, prod, &[0.5; 9], -1.0).is_none());
-    assert!(of(pre, prod, &[f64::NAN; 8], -1.0).is_none());
+    assert!(of(pre, prod, 0.5, 7.0, -1.0).is_some());
+    assert!(of(pre, prod, f64::NAN, 7.0, -1.0).is_none());
     // Two bad units are at most evidence of 1.5² to 1 for odds of 1.5.
-    assert!(of(pre, prod, &[0.9; 8], -1.0).is_none());
-    assert!(of(pre, prod, &[-1.3; 8], -1.0).is_none());
-    assert!(of(pre, prod, &[0.5; 8], 3.4).is_none());
-    assert!(of(pre, prod, &[0.5; 8], f64::INFINITY).is_none());
+    assert!(of(pre, prod, 0.9, 7.0, -1.0).is_none());
+    assert!(of(pre, prod, -1.3, 7.0, -1.0).is_none());
+    assert!(of(pre, prod, 0.5, 7.0, 3.4).is_none());
+    assert!(of(pre, prod, 0.5, 7.0, f64::INFINITY).is_none());
+    assert!(of(pre, prod, 0.5, -1.0, -1.0).is_none());
+    assert!(of(pre, prod, 0.5, f64::NAN, -1.0).is_none());
     let more_bad_than_all = Counted { units: 1, bad: 2 };
-    assert!(of(more_bad_than_all, prod, &[0.5; 8], -1.0).is_none());
+    assert!(of(more_bad_than_all, prod, 0.5, 7.0, -1.0).is_none());
+    for length in [0, 8, 16, 18] {
+        let sums = vec![0.5; length];
+        let read = Evidence::from_numbers(Concern::Failing, pre, prod, &sums, -1.0);
+        assert_eq!(read, None, "{length}");
+    }
+    // One of them is enough.
+    for wrong in 0..16 {
+        let mut sums = [0.5; 17];
+        sums[wrong] = 20.0;
+        let read = Evidence::from_numbers(Concern::Failing, pre, prod, &sums, -1.0);
+        assert_eq!(read, None, "{wrong}");
+    }
 }
 
 /// What a gateway says that saw this, with these clients behind the bad units.
@@ -291,14 +353,14 @@ fn who_shares_with_another_by_way_of_a_third_is_added_to_it() {
     let (ac, b_alone) = (together(&[a.clone(), c.clone()]), b.evidence);
     let all = together(&[a.clone(), b.clone(), c.clone()]);
     // {A, C}, {B}, {C, A}.
-    for ((sum, ac), b) in all.sums().iter().zip(ac.sums()).zip(b_alone.sums()) {
-        let mean = ((2.0 * ac.exp() + b.exp()) / 3.0).ln();
+    for ((sum, ac), b) in all.sums.iter().zip(ac.sums).zip(b_alone.sums) {
+        let mean: f64 = ((2.0 * ac.exp() + b.exp()) / 3.0).ln();
         assert!((sum - mean).abs() < 1e-9);
     }
     // In whatever order they are, and beside others that share nothing.
     let d = testimony(&[block(10, 100, 1, 1)], &[9]);
     let more = together(&[d.clone(), c, a, b]);
-    for ((more, sum), d) in more.sums().iter().zip(all.sums()).zip(d.evidence.sums()) {
+    for ((more, sum), d) in more.sums.iter().zip(all.sums).zip(d.evidence.sums) {
         assert!((more - sum - d).abs() < 1e-9);
     }
 }
@@ -308,7 +370,10 @@ fn evidence_of_another_concern_is_left_out() {
     let slow = Testimony::new(Evidence::new(Concern::Slow), vec![1]);
     let failing = testimony(&[block(10, 100, 1, 1)], &[1]);
     let all = together(&[slow, failing.clone()]);
-    assert_eq!(all, failing.evidence);
+    assert_eq!(
+        (all.pre(), all.sums()),
+        (failing.evidence.pre(), failing.evidence.sums())
+    );
 }
 
 fn blocks() -> impl Strategy<Value = Block> {

@@ -58,7 +58,7 @@ impl Average {
 
 /// The usual and the present rates of a service.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(crate) struct Usual {
+pub struct Usual {
     usual: [Average; 2],
     present: [Average; 2],
     /// Blocks until the incident is over.
@@ -73,7 +73,7 @@ impl Usual {
     }
 
     /// Takes a block; one of each second, those without units as well.
-    pub(crate) fn add(&mut self, block: &Block) {
+    pub fn add(&mut self, block: &Block) {
         let counted = [&block.pre, &block.prod];
         for (present, counted) in self.present.iter_mut().zip(counted) {
             present.add(counted, PRESENT_HALF_LIFE, 1.0);
@@ -97,7 +97,7 @@ impl Usual {
     }
 
     /// The present rates, where there are enough units of both pools.
-    pub(crate) fn lately(&self) -> Option<Lately> {
+    pub fn lately(&self) -> Option<Lately> {
         let [pre, prod] = self.present.map(|it| it.rate(PRESENT_UNITS));
         Some(Lately {
             pre: pre?,
