@@ -21,16 +21,16 @@
 //!
 //! # What comes late
 //!
-//! Every bad unit of a healthy release is evidence for it. After hours there is so much of that, that a defect
-//! which appears then would have to fail for minutes to outweigh it. So there is, for each k, a second
-//! product that begins anew with each *stretch* of [`STRETCH`] blocks, and M is
+//! Every bad unit of a healthy release is evidence for it. After hours there is so much of that, that a
+//! defect which appears then would have to last for minutes to outweigh it. So there is, for each k, a
+//! second product that begins anew with each *stretch* of [`STRETCH`] blocks, and M is
 //!
 //! ```text
 //! M = 3/4 mean_k Π R(k), since the beginning, + 1/4 w_j mean_k Π R(k), in the stretch j
 //! ```
 //!
-//! with w₀ = 1/2 and w_j = 1/(2 j (j+1)), which are 1 in sum. Each stretch is an e-process of its own, and so is
-//! what their weights make of all of them, of which M is a part. It costs 1/8 of the evidence at the
+//! with w₀ = 1/2 and w_j = 1/(2 j (j+1)), which are 1 in sum. Each stretch is an e-process of its own, and so
+//! is the sum of all of them by their weights, of which M is a part. It costs 1/8 of the evidence at the
 //! beginning, and a defect after a day is seen nearly as soon as one in the first minute.
 //!
 //! # Good enough
@@ -164,8 +164,8 @@ impl Evidence {
         }
     }
 
-    /// What a gateway has said of its own evidence: see [`Self::sums`]. None where no blocks could have led to
-    /// these numbers, so that nonsense from elsewhere proves nothing.
+    /// What a gateway has said of its own evidence: see [`Self::sums`]. None where no blocks could have led
+    /// to these numbers, so that nonsense from elsewhere proves nothing.
     pub(crate) fn from_numbers(
         concern: Concern,
         pre: Counted,
@@ -246,8 +246,8 @@ impl Evidence {
         self.prod
     }
 
-    /// What others have to be told of it, besides the counts and [`Self::ln_tolerable`]: for each factor of the
-    /// concern S_k since the beginning, then the same in the present stretch, and the stretch's number.
+    /// What others have to be told of it, besides the counts and [`Self::ln_tolerable`]: for each factor of
+    /// the concern S_k since the beginning, then the same in the present stretch, and the stretch's number.
     pub fn sums(&self) -> Vec<f64> {
         let factors = self.concern.factors().len();
         let (ever, recent) = (&self.sums[..factors], &self.recent[..factors]);

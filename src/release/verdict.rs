@@ -3,8 +3,8 @@
 //! In this order:
 //!
 //! - **Incident**: both pools fail far more than usual (`usual`). Nothing is concluded, nothing advances.
-//! - **Worse**: M ≥ 1/α, bad units of at least [`CLIENTS`] clients, and a difference of the rates that matters
-//!   to anybody ([`DIFFERENCE`]).
+//! - **Worse**: M ≥ 1/α, bad units of at least [`CLIENTS`] clients, and a difference of the rates that
+//!   matters to anybody ([`DIFFERENCE`]).
 //! - **Suspect**: M ≥ 20, or M ≥ 1/α where something else is missing.
 //! - **Good enough**: E ≥ 20, or not one bad unit in so many that a rate of `tolerate` would have shown
 //!   itself (the rule of three: 3/`tolerate` units).

@@ -26,13 +26,11 @@ pub(super) fn known_in(rules: &Rules, facts: &Facts) -> Option<f64> {
     let evidence = &facts.evidence;
     let missing = rules.ln_bound() - evidence.ln_worse();
     let is_open = evidence.ln_worse() > 0.0 && missing > 0.0 && !facts.is_incident;
-    let now = Flow {
-        per_second: facts.per_second,
-        pre_rate: evidence.pre().rate(),
-        prod_rate: evidence.prod().rate(),
-        margin: facts.margin,
-    };
-    let growth = now.best_growth(evidence.concern());
+    let (pre, prod) = (evidence.pre().rate(), evidence.prod().rate());
+    let factors = evidence.concern().factors().iter();
+    let growth = factors
+        .map(|it| Growth::of(*it, facts.margin, facts.per_second).at(pre, prod))
+        .fold(f64::MIN, f64::max);
     let seconds = missing / growth;
     (is_open && growth > 0.0 && seconds < FAR).then_some(seconds)
 }
@@ -42,13 +40,8 @@ pub(super) fn needed(rules: &Rules, facts: &Facts) -> Option<u64> {
     let evidence = &facts.evidence;
     let pre = evidence.pre();
     let spotless = (pre.bad == 0).then(|| units_of_three(rules).saturating_sub(pre.units));
-    let now = Flow {
-        per_second: facts.per_second,
-        pre_rate: pre.rate(),
-        prod_rate: evidence.prod().rate(),
-        margin: 1.0,
-    };
-    let growth = -now.growth(TOLERABLE_ODDS);
+    let of_tolerable = Growth::of(TOLERABLE_ODDS, 1.0, facts.per_second);
+    let growth = -of_tolerable.at(pre.rate(), evidence.prod().rate());
     let missing = (SUSPECT.ln() - evidence.ln_tolerable()).max(0.0);
     let seconds = missing / growth;
     let proven =
@@ -70,8 +63,7 @@ pub(crate) struct Unseen {
 }
 
 impl Unseen {
-    /// At the present traffic; None while little is known of `prod`. That is some work: it is for whoever
-    /// asks, not for every second.
+    /// At the present traffic; None while little is known of `prod`.
     pub(crate) fn at_present(rules: &Rules, facts: &Facts) -> Option<Self> {
         let prod = facts.evidence.prod();
         (prod.units >= KNOWN_UNITS).then(|| Self {
@@ -85,61 +77,43 @@ impl Unseen {
 
 /// The lowest share of bad units of `pre` that would be found within an hour.
 fn visible(rules: &Rules, facts: &Facts, prod_rate: f64) -> Option<f64> {
-    let concern = facts.evidence.concern();
-    let needed = rules.ln_bound() + (concern.factors().len() as f64).ln();
-    let is_seen = |pre_rate: f64| {
-        let flow = Flow {
-            per_second: facts.per_second,
-            pre_rate,
-            prod_rate,
-            margin: facts.margin,
-        };
-        flow.best_growth(concern) * USEFUL >= needed
-    };
-    let (mut hidden, mut seen) = (prod_rate + DIFFERENCE, 1.0);
-    if hidden >= seen || !is_seen(seen) {
-        return None;
-    }
-    if is_seen(hidden) {
-        return Some(hidden);
-    }
-    for _ in 0..20 {
-        let middle = (hidden + seen) / 2.0;
-        match is_seen(middle) {
-            true => seen = middle,
-            false => hidden = middle,
-        }
-    }
-    Some(seen)
+    let factors = facts.evidence.concern().factors();
+    let needed = (rules.ln_bound() + (factors.len() as f64).ln()) / USEFUL;
+    let lowest = factors
+        .iter()
+        .map(|it| Growth::of(*it, facts.margin, facts.per_second))
+        .filter(|it| it.of_pre > 0.0)
+        .map(|it| (needed + it.of_prod * prod_rate) / it.of_pre)
+        .fold(f64::MAX, f64::min)
+        .max(prod_rate + DIFFERENCE);
+    (lowest <= 1.0).then_some(lowest)
 }
 
-/// Traffic, and how much of it is bad.
-struct Flow {
-    per_second: PerSecond,
-    pre_rate: f64,
-    prod_rate: f64,
-    margin: f64,
+/// How much ln R(k) grows in a second where everything fails: by units of `pre`, and how much it shrinks by
+/// those of `prod`.
+struct Growth {
+    of_pre: f64,
+    of_prod: f64,
 }
 
-impl Flow {
-    /// Of the factor that gains most.
-    fn best_growth(&self, concern: Concern) -> f64 {
-        let all = concern.factors().iter().map(|it| self.growth(*it));
-        all.fold(f64::MIN, f64::max)
-    }
-
-    /// How much ln R(k) grows in a second.
-    fn growth(&self, factor: f64) -> f64 {
-        let PerSecond { pre, prod } = self.per_second;
+impl Growth {
+    fn of(factor: f64, margin: f64, per_second: PerSecond) -> Self {
+        let PerSecond { pre, prod } = per_second;
         // ln of the mean of the odds over a block of so many units.
         let cost = |of_pre: f64, of_prod: f64| {
             let share = of_pre / (of_pre + of_prod);
             let mean = |odds: f64| 1.0 + (odds - 1.0) * share;
-            (mean(self.margin * factor) / mean(self.margin)).ln()
+            (mean(margin * factor) / mean(margin)).ln()
         };
-        let of_pre = factor.ln() - over_arrivals(prod, |it| cost(1.0 + pre, it));
-        let of_prod = over_arrivals(pre, |it| cost(it, 1.0 + prod));
-        pre * self.pre_rate * of_pre - prod * self.prod_rate * of_prod
+        Self {
+            of_pre: pre * (factor.ln() - over_arrivals(prod, |it| cost(1.0 + pre, it))),
+            of_prod: prod * over_arrivals(pre, |it| cost(it, 1.0 + prod)),
+        }
+    }
+
+    /// Where these shares fail.
+    fn at(&self, pre_rate: f64, prod_rate: f64) -> f64 {
+        self.of_pre * pre_rate - self.of_prod * prod_rate
     }
 }
 
