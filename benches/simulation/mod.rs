@@ -7,7 +7,7 @@
 
 #![allow(dead_code)] // A test needs less of it than the benchmark.
 
-pub mod world;
+pub(crate) mod world;
 
 use graygate::release::evidence::{Block, Concern, Evidence, Testimony, bad_clients};
 use graygate::release::verdict::{self, Facts, PerSecond, Rules, Usual, Verdict};
@@ -15,7 +15,7 @@ use graygate::release::verdict::{self, Facts, PerSecond, Rules, Usual, Verdict};
 use world::{Played, World};
 
 /// As they are where the ini file says nothing.
-pub const RULES: Rules = Rules {
+pub(crate) const RULES: Rules = Rules {
     alpha: 0.001,
     tolerate: 0.01,
     margin_list: 2.0,
@@ -24,26 +24,26 @@ pub const RULES: Rules = Rules {
 
 /// What became of a release.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Fate {
+pub(crate) struct Fate {
     /// M was ever 20 or more.
-    pub is_suspect: bool,
+    pub(crate) is_suspect: bool,
     /// M was ever 1/alpha or more.
-    pub is_proven: bool,
+    pub(crate) is_proven: bool,
     /// When it was found worse.
-    pub tripped: Option<Trip>,
+    pub(crate) tripped: Option<Trip>,
 }
 
 /// Counted from when the release became worse; in a healthy one, from its beginning.
 #[derive(Debug, Clone, Copy)]
-pub struct Trip {
+pub(crate) struct Trip {
     /// Whole seconds.
-    pub seconds: u32,
+    pub(crate) seconds: u32,
     /// Units of `pre`.
-    pub units: u64,
+    pub(crate) units: u64,
 }
 
 /// Plays a release until it is found worse, or its time is over.
-pub fn play(world: &World, random: &mut fastrand::Rng) -> Fate {
+pub(crate) fn play(world: &World, random: &mut fastrand::Rng) -> Fate {
     let mut played = Played::new(world, random);
     let mut gateways = vec![Evidence::new(Concern::Failing); world.gateways.count()];
     let mut usual = Usual::default();

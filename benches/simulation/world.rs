@@ -6,7 +6,7 @@ use graygate::release::evidence::{Block, Counted};
 
 /// How the gateways share the traffic.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Gateways {
+pub(crate) enum Gateways {
     /// There is one.
     One,
     /// So many, and each client keeps to one of them.
@@ -17,7 +17,7 @@ pub enum Gateways {
 
 impl Gateways {
     /// How many there are.
-    pub fn count(self) -> usize {
+    pub(crate) fn count(self) -> usize {
         match self {
             Self::One => 1,
             Self::Sticky(count) | Self::Spread(count) => count,
@@ -27,7 +27,7 @@ impl Gateways {
 
 /// How the rate of errors of both versions moves.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Drift {
+pub(crate) enum Drift {
     /// It does not.
     None,
     /// Up and down by this part of it, once in so many seconds.
@@ -38,38 +38,38 @@ pub enum Drift {
 
 /// A release, and the world that it is in.
 #[derive(Debug, Clone)]
-pub struct World {
+pub(crate) struct World {
     /// Requests a second to `pre`.
-    pub per_second: f64,
+    pub(crate) per_second: f64,
     /// `pre`'s share of all requests and clients.
-    pub share: f64,
+    pub(crate) share: f64,
     /// All clients.
-    pub clients: usize,
+    pub(crate) clients: usize,
     /// The clients of `pre`, where it is a number and not a share.
-    pub pre_clients: Option<usize>,
+    pub(crate) pre_clients: Option<usize>,
     /// The share of clients whose requests always fail.
-    pub broken: f64,
+    pub(crate) broken: f64,
     /// The rate of errors of `prod`, and of a healthy `pre`.
-    pub rate: f64,
+    pub(crate) rate: f64,
     /// How it moves.
-    pub drift: Drift,
+    pub(crate) drift: Drift,
     /// The odds of an error in `pre`, in times of those in `prod`, for clients that a list chose.
-    pub odds: f64,
+    pub(crate) odds: f64,
     /// A list chooses, so that the margin is that of lists.
-    pub is_list: bool,
+    pub(crate) is_list: bool,
     /// From this second on…
-    pub onset: u32,
+    pub(crate) onset: u32,
     /// … `pre` has at least this rate of errors.
-    pub worse: f64,
+    pub(crate) worse: f64,
     /// How long it is looked at.
-    pub seconds: u32,
+    pub(crate) seconds: u32,
     /// Who looks.
-    pub gateways: Gateways,
+    pub(crate) gateways: Gateways,
 }
 
 impl World {
     /// Ten a second, a tenth of all, one error in 200, for ten minutes; healthy, and nobody is broken.
-    pub fn healthy() -> Self {
+    pub(crate) fn healthy() -> Self {
         Self {
             per_second: 10.0,
             share: 0.1,
@@ -88,7 +88,7 @@ impl World {
     }
 
     /// Requests a second to `prod`.
-    pub fn prod_per_second(&self) -> f64 {
+    pub(crate) fn prod_per_second(&self) -> f64 {
         self.per_second * (1.0 - self.share) / self.share
     }
 
@@ -186,7 +186,7 @@ impl Crowd {
 }
 
 /// A release that is under way.
-pub struct Played<'a> {
+pub(crate) struct Played<'a> {
     world: &'a World,
     phase: f64,
     pre: Crowd,
@@ -196,7 +196,7 @@ pub struct Played<'a> {
 
 impl<'a> Played<'a> {
     /// Assigns the clients.
-    pub fn new(world: &'a World, random: &mut fastrand::Rng) -> Self {
+    pub(crate) fn new(world: &'a World, random: &mut fastrand::Rng) -> Self {
         let of_pre = world.pre_clients.unwrap_or_else(|| {
             let chosen = (0..world.clients).filter(|_| random.f64() < world.share);
             chosen.count().clamp(1, world.clients - 1)
@@ -211,7 +211,7 @@ impl<'a> Played<'a> {
     }
 
     /// What each gateway counts in this second.
-    pub fn second(&mut self, second: u32, random: &mut fastrand::Rng) -> &[Block] {
+    pub(crate) fn second(&mut self, second: u32, random: &mut fastrand::Rng) -> &[Block] {
         let world = self.world;
         let (pre_rate, prod_rate) = world.rates(second, self.phase);
         let most_bad = match self.pre_clients() {
@@ -238,12 +238,12 @@ impl<'a> Played<'a> {
     }
 
     /// Clients of `pre` so far.
-    pub fn pre_clients(&self) -> u64 {
+    pub(crate) fn pre_clients(&self) -> u64 {
         self.pre.seen
     }
 
     /// The hashes of the clients behind the bad units of `pre` that a gateway publishes.
-    pub fn bad_clients(&self, gateway: usize) -> Vec<u64> {
+    pub(crate) fn bad_clients(&self, gateway: usize) -> Vec<u64> {
         let all = &self.pre.bad[gateway];
         all[..all.len().min(64)].to_vec()
     }
