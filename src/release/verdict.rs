@@ -15,14 +15,15 @@
 //! no release that is worse. So where `pre` had fewer than [`FEW`] clients in the last hour, the margin is
 //! at least 2, and M alone makes it no more than suspect. What trips then is a *blunt* case: besides M ≥ 1/α,
 //! more than a fifth of at least 20 units of `pre` are bad, while `prod` has less than a quarter of that
-//! share; and the bad units are those of three clients, or of all that there are.
+//! share; and the bad units are those of three clients, or of all that there are. As many bad ones as one
+//! client can have (ten count) are left aside, where there are others: the rest has to be plain, too.
 //!
 //! Bluntness without M would not do, however plain it looks: where a tenth of all requests fails in either
 //! version, 43 of 1000 releases have 5 bad ones among their first 20 units. With many clients, on the other
 //! hand, M takes no longer than a blunt case.
 //!
-//! The one client that is all of `pre` may still be one that always fails. So how seldom a verdict is wrong
-//! is promised for three clients of `pre` and more, and the answer says when there are few.
+//! One client that is all of `pre`, or both of two, may still be such that always fail. So how seldom a
+//! verdict is wrong is promised for three clients of `pre` and more, and the answer says when there are few.
 
 mod foresight;
 mod sentence;
@@ -45,6 +46,9 @@ const FEW: u64 = 5;
 
 /// Smaller differences of the rates of bad units than this are nobody's reason to take a version back.
 const DIFFERENCE: f64 = 0.002;
+
+/// So many bad units of a client count where clients are few.
+const OF_FEW: u64 = 10;
 
 /// The smallest odds ratio that is held against `pre` where clients are few.
 const MARGIN_OF_FEW: f64 = 2.0;
@@ -278,14 +282,24 @@ fn worse(facts: &Facts) -> Option<Ground> {
     match evidence.concern() {
         Concern::Slow => Some(Ground::Slow),
         Concern::Failing if !are_few => Some(Ground::Failing),
-        Concern::Failing => is_blunt(evidence, [ever, lately]).then_some(Ground::Blunt),
+        Concern::Failing => is_blunt(facts).then_some(Ground::Blunt),
     }
 }
 
-/// True when so much fails that it needs no calculation, ever or at present.
-fn is_blunt(evidence: &Evidence, rates: [(f64, f64); 2]) -> bool {
-    let is_plain = |(pre, prod): &(f64, f64)| *pre > BLUNT_RATE && *prod < pre * BLUNT_PART;
-    evidence.pre().units >= BLUNT_UNITS && rates.iter().any(is_plain)
+/// True when so much fails, whoever is left aside, that it is plain.
+fn is_blunt(facts: &Facts) -> bool {
+    let (pre, prod) = (facts.evidence.pre(), facts.evidence.prod());
+    let others = facts.pre_clients.saturating_sub(1);
+    let left_aside = OF_FEW * others.min(1);
+    let ever = Counted {
+        bad: pre.bad.saturating_sub(left_aside),
+        ..pre
+    };
+    let is_plain = |pre: f64, prod: f64| pre > BLUNT_RATE && prod < pre * BLUNT_PART;
+    // What happens at present does not tell whose it is, but each client counts only so often.
+    let are_all = pre.bad > OF_FEW * others;
+    let is_plain_now = facts.lately.is_some_and(|it| is_plain(it.pre, it.prod));
+    pre.units >= BLUNT_UNITS && (is_plain(ever.rate(), prod.rate()) || are_all && is_plain_now)
 }
 
 fn is_good_enough(rules: &Rules, evidence: &Evidence) -> bool {

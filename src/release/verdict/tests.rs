@@ -125,7 +125,7 @@ fn few_clients_are_enough_only_where_it_is_plain() {
         bad_clients: Some(bad_clients),
         ..facts(evidence)
     };
-    let half = evidence_of(4, (5, 10), (0, 90));
+    let half = evidence_of(5, (5, 10), (0, 90));
     for (pre_clients, bad_clients, expected) in [
         (1, 1, Verdict::Worse(Ground::Blunt)),
         (2, 1, Verdict::Suspect),
@@ -140,21 +140,47 @@ fn few_clients_are_enough_only_where_it_is_plain() {
         let found = verdict_of(&few(pre_clients, bad_clients, half));
         assert_eq!(found, expected, "{pre_clients} {bad_clients}");
     }
-    for (times, pre, prod, expected) in [
+    for (clients, pre, prod, expected) in [
         // 19 units, and 20.
         (1, (10, 19), (0, 900), Verdict::Suspect),
         (1, (10, 20), (0, 900), Verdict::Worse(Ground::Blunt)),
         // A fifth is not more than a fifth.
-        (10, (2, 10), (0, 900), Verdict::Suspect),
-        (10, (3, 10), (0, 900), Verdict::Worse(Ground::Blunt)),
+        (1, (10, 50), (0, 900), Verdict::Suspect),
+        (1, (11, 50), (0, 900), Verdict::Worse(Ground::Blunt)),
+        // Ten bad ones may be one client's.
+        (4, (20, 50), (0, 900), Verdict::Suspect),
+        (4, (21, 50), (0, 900), Verdict::Worse(Ground::Blunt)),
         // `prod` has a quarter of the share, or less than that.
-        (40, (4, 10), (90, 900), Verdict::Suspect),
-        (40, (4, 10), (89, 900), Verdict::Worse(Ground::Blunt)),
+        (1, (40, 100), (90, 900), Verdict::Suspect),
+        (1, (40, 100), (89, 900), Verdict::Worse(Ground::Blunt)),
         // However plain it looks, it may be chance.
         (1, (5, 20), (0, 20), Verdict::Nothing),
     ] {
-        let found = verdict_of(&few(4, 4, evidence_of(times, pre, prod)));
-        assert_eq!(found, expected, "{times} {pre:?} {prod:?}");
+        let found = verdict_of(&few(clients, clients, evidence_of(1, pre, prod)));
+        assert_eq!(found, expected, "{pre:?} {prod:?}");
+    }
+}
+
+#[test]
+fn few_clients_that_begin_to_fail_late_are_plain_once_all_of_them_do() {
+    for (bad, pre, prod, expected) in [
+        (21, 0.5, 0.001, Verdict::Worse(Ground::Blunt)),
+        // Two of three can have had these.
+        (20, 0.5, 0.001, Verdict::Suspect),
+        (21, 0.2, 0.001, Verdict::Suspect),
+        (21, 0.5, 0.125, Verdict::Suspect),
+    ] {
+        let mut evidence = evidence_of(1000, (0, 1), (0, 10));
+        for _ in 0..bad {
+            evidence.add(&block((1, 1), (0, 10)), 1.0);
+        }
+        let facts = Facts {
+            pre_clients: 3,
+            bad_clients: Some(3),
+            lately: Some(Lately { pre, prod }),
+            ..facts(evidence)
+        };
+        assert_eq!(verdict_of(&facts), expected, "{bad} {pre} {prod}");
     }
 }
 
@@ -312,7 +338,7 @@ fn said(facts: &Facts) -> String {
 fn it_is_said_in_plain_words() {
     let few = Facts {
         pre_clients: 2,
-        ..plainly_worse()
+        ..facts(evidence_of(5, (5, 10), (0, 90)))
     };
     let two = Facts {
         bad_clients: Some(2),
@@ -366,12 +392,12 @@ fn it_is_said_in_plain_words() {
         ),
         (
             few,
-            "20 of 40 requests to pre failed, 0 of 360 to prod: evidence more than 1,000,000 of 1,000; \
+            "25 of 50 requests to pre failed, 0 of 450 to prod: evidence more than 1,000,000 of 1,000; \
              pre is plainly worse, though it has only 2 clients",
         ),
         (
             one,
-            "20 of 40 requests to pre failed, 0 of 360 to prod: evidence more than 1,000,000 of 1,000; \
+            "25 of 50 requests to pre failed, 0 of 450 to prod: evidence more than 1,000,000 of 1,000; \
              likely worse, but pre has only 2 clients",
         ),
         (
