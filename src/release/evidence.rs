@@ -53,9 +53,12 @@
 //! Everything is kept as logarithms, so that nothing overflows, whatever is added.
 
 mod conditional;
+mod counted;
 mod gateways;
 
-pub use gateways::{Testimony, bad_clients};
+use std::collections::BTreeSet;
+
+pub use counted::{Block, Counted};
 
 use conditional::Conditional;
 
@@ -74,40 +77,6 @@ const OF_STRETCHES: f64 = 1.0 - OF_ALL;
 
 /// Good enough is to have less than this many times the odds.
 pub(super) const TOLERABLE_ODDS: f64 = 3.0;
-
-/// What one pool answered: units, and how many of them were bad. A unit is a client's first finished
-/// request within a block.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counted {
-    /// All of them.
-    pub units: u64,
-    /// Those that were bad (or slow).
-    pub bad: u64,
-}
-
-impl Counted {
-    /// The share of bad ones; 0 without any units.
-    pub(crate) fn rate(&self) -> f64 {
-        match self.units {
-            0 => 0.0,
-            units => self.bad as f64 / units as f64,
-        }
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.units = self.units.saturating_add(other.units);
-        self.bad = self.bad.saturating_add(other.bad);
-    }
-}
-
-/// What both pools answered within the same second.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Block {
-    /// The new version.
-    pub pre: Counted,
-    /// The old version.
-    pub prod: Counted,
-}
 
 /// What is asked about `pre`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,10 +103,10 @@ pub struct Evidence {
     concern: Concern,
     pre: Counted,
     prod: Counted,
-    /// Since the beginning.
-    sums: Sums,
-    /// In the present stretch.
-    recent: Sums,
+    /// S_k = Σ ln R(k) since the beginning for each factor of the concern; the rest are 0.
+    sums: [f64; MOST],
+    /// The same in the present stretch.
+    recent: [f64; MOST],
     /// The number of the stretch, from 0; of several gateways, the sum of their numbers.
     stretch: u64,
     /// Blocks of the stretch.
@@ -145,9 +114,6 @@ pub struct Evidence {
     /// Σ ln 1/L(3).
     tolerable: f64,
 }
-
-/// S_k = Σ ln R(k) for each factor of the concern; the rest are 0.
-type Sums = [f64; MOST];
 
 impl Evidence {
     /// Without any blocks.
@@ -274,6 +240,86 @@ impl Evidence {
     pub(crate) fn ln_tolerable(&self) -> f64 {
         self.tolerable
     }
+}
+
+/// What one gateway has seen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Testimony {
+    evidence: Evidence,
+    /// In their order.
+    bad_clients: Vec<u64>,
+}
+
+impl Testimony {
+    /// With hashes of the clients behind the bad units of `pre`, which are the same on all gateways.
+    pub fn new(evidence: Evidence, mut bad_clients: Vec<u64>) -> Self {
+        bad_clients.sort_unstable();
+        Self {
+            evidence,
+            bad_clients,
+        }
+    }
+
+    fn shares_with(&self, other: &Self) -> bool {
+        let others = &other.bad_clients;
+        let mut ours = self.bad_clients.iter();
+        ours.any(|it| others.binary_search(it).is_ok())
+    }
+}
+
+/// How many clients are behind the bad units of `pre`, at all gateways.
+pub fn bad_clients(gateways: &[Testimony]) -> u64 {
+    let all = gateways.iter().flat_map(|it| &it.bad_clients);
+    all.collect::<BTreeSet<_>>().len() as u64
+}
+
+impl Evidence {
+    /// What several gateways have seen of one release, taken together. Those that were asked something
+    /// else are left out. The counts are those of all.
+    pub fn together(concern: Concern, testimonies: &[Testimony]) -> Self {
+        let of_concern = testimonies
+            .iter()
+            .filter(|it| it.evidence.concern == concern);
+        let parts: Vec<&Testimony> = of_concern.collect();
+        let mut all = Self::new(concern);
+        for part in &parts {
+            all.pre.add(&part.evidence.pre);
+            all.prod.add(&part.evidence.prod);
+            all.stretch = all.stretch.saturating_add(part.evidence.stretch);
+        }
+        let shares: Vec<Vec<bool>> = parts
+            .iter()
+            .map(|one| parts.iter().map(|it| one.shares_with(it)).collect())
+            .collect();
+        for sets in gateways::sets(&shares) {
+            let product_of =
+                |set: Vec<usize>| product(concern, set.iter().map(|it| &parts[*it].evidence));
+            let sets: Vec<Self> = sets.into_iter().map(product_of).collect();
+            let mean = |sum: &dyn Fn(&Self) -> f64| {
+                let sums: Vec<f64> = sets.iter().map(sum).collect();
+                ln_mean_exp(&sums)
+            };
+            for at in 0..MOST {
+                all.sums[at] += mean(&|it| it.sums[at]);
+                all.recent[at] += mean(&|it| it.recent[at]);
+            }
+            all.tolerable += mean(&|it| it.tolerable);
+        }
+        all
+    }
+}
+
+/// Adds up the sums of gateways that share nothing.
+fn product<'a>(concern: Concern, gateways: impl Iterator<Item = &'a Evidence>) -> Evidence {
+    let mut all = Evidence::new(concern);
+    for evidence in gateways {
+        for at in 0..MOST {
+            all.sums[at] += evidence.sums[at];
+            all.recent[at] += evidence.recent[at];
+        }
+        all.tolerable += evidence.tolerable;
+    }
+    all
 }
 
 /// ln of the mean of the exponentials.

@@ -6,7 +6,7 @@
 
 use std::f64::consts::PI;
 
-use super::Block;
+use super::counted::Block;
 
 /// Terms below this share of the sum are left out.
 const NEGLIGIBLE: f64 = 1e-18;

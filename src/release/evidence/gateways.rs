@@ -23,87 +23,13 @@
 //! there ever are is an e-process, and the sum of their numbers, which grows with each new one, tells its
 //! weight.
 
-use std::collections::BTreeSet;
-
-use super::{Concern, Evidence, MOST, ln_mean_exp};
-
-/// What one gateway has seen.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Testimony {
-    pub(super) evidence: Evidence,
-    /// In their order.
-    bad_clients: Vec<u64>,
-}
-
-impl Testimony {
-    /// With hashes of the clients behind the bad units of `pre`, which are the same on all gateways.
-    pub fn new(evidence: Evidence, mut bad_clients: Vec<u64>) -> Self {
-        bad_clients.sort_unstable();
-        Self {
-            evidence,
-            bad_clients,
-        }
-    }
-
-    fn shares_with(&self, other: &Self) -> bool {
-        let others = &other.bad_clients;
-        let mut ours = self.bad_clients.iter();
-        ours.any(|it| others.binary_search(it).is_ok())
-    }
-}
-
-/// How many clients are behind the bad units of `pre`, at all gateways.
-pub fn bad_clients(gateways: &[Testimony]) -> u64 {
-    let all = gateways.iter().flat_map(|it| &it.bad_clients);
-    all.collect::<BTreeSet<_>>().len() as u64
-}
-
-impl Evidence {
-    /// What several gateways have seen of one release, taken together. Those that were asked something
-    /// else are left out. The counts are those of all.
-    pub fn together(concern: Concern, gateways: &[Testimony]) -> Self {
-        let of_concern = gateways.iter().filter(|it| it.evidence.concern == concern);
-        let gateways: Vec<&Testimony> = of_concern.collect();
-        let mut all = Self::new(concern);
-        for gateway in &gateways {
-            all.pre.add(&gateway.evidence.pre);
-            all.prod.add(&gateway.evidence.prod);
-            all.stretch = all.stretch.saturating_add(gateway.evidence.stretch);
-        }
-        let shares: Vec<Vec<bool>> = gateways
-            .iter()
-            .map(|one| gateways.iter().map(|it| one.shares_with(it)).collect())
-            .collect();
-        for group in groups(&shares) {
-            let sets = group.iter().map(|first| apart(*first, &group, &shares));
-            let sets: Vec<Self> = sets
-                .map(|set| product(concern, set.iter().map(|it| &gateways[*it].evidence)))
-                .collect();
-            let mean = |sum: &dyn Fn(&Self) -> f64| {
-                let sums: Vec<f64> = sets.iter().map(sum).collect();
-                ln_mean_exp(&sums)
-            };
-            for at in 0..MOST {
-                all.sums[at] += mean(&|it| it.sums[at]);
-                all.recent[at] += mean(&|it| it.recent[at]);
-            }
-            all.tolerable += mean(&|it| it.tolerable);
-        }
-        all
-    }
-}
-
-/// Adds up the sums of gateways that share nothing.
-fn product<'a>(concern: Concern, gateways: impl Iterator<Item = &'a Evidence>) -> Evidence {
-    let mut all = Evidence::new(concern);
-    for evidence in gateways {
-        for at in 0..MOST {
-            all.sums[at] += evidence.sums[at];
-            all.recent[at] += evidence.recent[at];
-        }
-        all.tolerable += evidence.tolerable;
-    }
-    all
+/// The groups of gateways, and for each group the sets of those that share nothing with each other.
+pub(super) fn sets(shares: &[Vec<bool>]) -> Vec<Vec<Vec<usize>>> {
+    let of_group = |group: Vec<usize>| {
+        let sets = group.iter().map(|first| apart(*first, &group, shares));
+        sets.collect()
+    };
+    groups(shares).into_iter().map(of_group).collect()
 }
 
 /// Those of `group` that share nothing with each other: `first`, and then in their order.

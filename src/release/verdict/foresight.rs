@@ -6,7 +6,7 @@
 //! where bad units are few in a block; where they are many, evidence grows faster than is said here.
 //! A block with units of one pool only counts for nothing, which is most of them where traffic is low.
 
-use super::{DIFFERENCE, Facts, PerSecond, Rules, SUSPECT, units_of_three};
+use super::rules::{DIFFERENCE, Facts, PerSecond, Rules, SUSPECT, units_of_three};
 use crate::release::evidence::{Concern, TOLERABLE_ODDS};
 
 /// What takes longer than this is of no use, in seconds.

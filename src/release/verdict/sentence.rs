@@ -2,7 +2,10 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{CLIENTS, Concern, Counted, Ground, Judged, Unseen, Verdict};
+use super::foresight::Unseen;
+use super::judged::Judged;
+use super::rules::{CLIENTS, Ground, Verdict};
+use crate::release::evidence::{Concern, Counted};
 
 /// Evidence beyond this is shown as "more than" this.
 const PLENTY: f64 = 1e6;
@@ -17,10 +20,10 @@ impl Display for Judged {
             Concern::Failing => "failed",
             Concern::Slow => "were slow",
         };
-        write!(text, "{} to pre {what}, ", Of(pre, "requests"))?;
+        write!(text, "{} to pre {what}, ", BadOf(pre, "requests"))?;
         match prod.units {
             0 => text.write_str("and none to prod has been counted to compare with")?,
-            _ => write!(text, "{} to prod", Of(prod, ""))?,
+            _ => write!(text, "{} to prod", BadOf(prod, ""))?,
         }
         if pre.bad > 0 && prod.units > 0 {
             text.write_str(": ")?;
@@ -112,9 +115,9 @@ impl Conclusion<'_> {
 }
 
 /// "3 of 41 requests".
-struct Of<'a>(&'a Counted, &'static str);
+struct BadOf<'a>(&'a Counted, &'static str);
 
-impl Display for Of<'_> {
+impl Display for BadOf<'_> {
     fn fmt(&self, text: &mut Formatter<'_>) -> fmt::Result {
         let Self(counted, noun) = self;
         write!(

@@ -1,7 +1,8 @@
 //! The rules as tables, and the sentences word by word.
 
+use super::rules::DIFFERENCE;
 use super::*;
-use crate::release::evidence::Block;
+use crate::release::evidence::{Block, Concern, Counted, Evidence};
 
 mod usual;
 

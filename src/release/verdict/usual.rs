@@ -9,7 +9,7 @@
 //! and going back helps. During an incident the usual rates learn fifty times more slowly, so that one of
 //! two hours does not become usual, but a new level does in the end.
 
-use super::{BLUNT_PART, Lately};
+use super::rules::{BLUNT_PART, Lately};
 use crate::release::evidence::{Block, Counted};
 
 /// Blocks after which something counts half as much in the usual rate, and in the present one.

@@ -1,0 +1,69 @@
+//! What is found, with its numbers.
+
+use super::foresight;
+use super::rules::{FEW, Facts, Rules, Verdict, verdict};
+use crate::release::evidence::{Concern, Counted};
+
+/// What is found, and by which numbers. Its `Display` is a sentence.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Judged {
+    /// What is asked.
+    pub concern: Concern,
+    /// The answer.
+    pub verdict: Verdict,
+    /// Units of `pre`.
+    pub pre: Counted,
+    /// Units of `prod`.
+    pub prod: Counted,
+    /// How many times as high the odds of a bad unit are in `pre`; None without a bad unit in `prod` or
+    /// a good one in `pre`.
+    pub odds_ratio: Option<f64>,
+    /// ln M.
+    pub ln_worse: f64,
+    /// ln 1/α: what ln M has to reach.
+    pub ln_bound: f64,
+    /// ln E.
+    pub ln_tolerable: f64,
+    /// Clients behind the bad units of `pre`, where they are counted, and clients of `pre` in the last hour.
+    pub bad_clients: Option<u64>,
+    /// See there.
+    pub pre_clients: u64,
+    /// As things stand, worse is known in about so many seconds.
+    pub known_in: Option<f64>,
+    /// About so many units of `pre` are needed yet until it is good enough, where that can be told.
+    pub needed: Option<u64>,
+}
+
+impl Judged {
+    /// True where evidence may be about a client instead of about the version.
+    pub(crate) fn has_few_clients(&self) -> bool {
+        self.pre_clients < FEW
+    }
+}
+
+/// What follows from the facts.
+pub fn judge(rules: &Rules, facts: &Facts) -> Judged {
+    let evidence = &facts.evidence;
+    let (pre, prod) = (evidence.pre(), evidence.prod());
+    Judged {
+        concern: evidence.concern(),
+        verdict: verdict(rules, facts),
+        pre,
+        prod,
+        odds_ratio: odds_ratio(&pre, &prod),
+        ln_worse: evidence.ln_worse(),
+        ln_bound: rules.ln_bound(),
+        ln_tolerable: evidence.ln_tolerable(),
+        bad_clients: facts.bad_clients,
+        pre_clients: facts.pre_clients,
+        known_in: foresight::known_in(rules, facts),
+        needed: foresight::needed(rules, facts),
+    }
+}
+
+/// Of the counts as they are.
+fn odds_ratio(pre: &Counted, prod: &Counted) -> Option<f64> {
+    let good = |it: &Counted| it.units.saturating_sub(it.bad) as f64;
+    let (above, below) = (pre.bad as f64 * good(prod), good(pre) * prod.bad as f64);
+    (below > 0.0).then_some(above / below)
+}
