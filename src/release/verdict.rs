@@ -22,8 +22,8 @@
 //! version, 43 of 1000 releases have 5 bad ones among their first 20 units. With many clients, on the other
 //! hand, M takes no longer than a blunt case.
 //!
-//! One client that is all of `pre`, or both of two, may still be such that always fail. So how seldom a
-//! verdict is wrong is promised for three clients of `pre` and more, and the answer says when there are few.
+//! Nobody can tell a version from the few clients that it has, where most of them always fail. So how seldom
+//! a verdict is wrong is promised for five clients of `pre` and more, and the answer says when there are few.
 
 mod foresight;
 mod judged;
