@@ -131,7 +131,7 @@ impl Matter {
     fn members(&self) -> NodeEvidence {
         let of = |it: Counted| [it.units, it.bad];
         NodeEvidence {
-            sums: self.evidence.sums().to_vec(),
+            sums: self.evidence.sums(),
             tolerable: self.evidence.ln_tolerable(),
             pre: of(self.evidence.pre()),
             prod: of(self.evidence.prod()),

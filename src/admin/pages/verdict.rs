@@ -77,7 +77,8 @@ object! {
         known_in_seconds: Option<f64>,
         /// About so many units of `pre` more make it good enough.
         units_needed: Option<u64>,
-        /// What this gateway has seen alone: the logarithms for each odds ratio that is looked for.
+        /// What this gateway has seen alone: the logarithms for each odds ratio that is looked for, since the
+        /// release began; the same of the last minutes; and how often these have begun anew.
         own_sums: Vec<f64>,
         own_pre_units: u64,
         own_prod_units: u64,
@@ -206,7 +207,7 @@ impl FindingSeen {
             bad_clients: judged.bad_clients,
             known_in_seconds: judged.known_in,
             units_needed: judged.needed,
-            own_sums: own.sums().to_vec(),
+            own_sums: own.sums(),
             own_pre_units: units(own.pre()),
             own_prod_units: units(own.prod()),
         }

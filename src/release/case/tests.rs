@@ -207,7 +207,7 @@ fn what_another_gateway_says_that_cannot_be_proves_nothing() {
     it.take(second((10, 0), (90, 0), &[]), &[]);
     let nonsense = NodeVerdict {
         failing: NodeEvidence {
-            sums: vec![1e9; 8],
+            sums: vec![1e9; 17],
             ..it.case.told().failing
         },
         bad_clients: vec![1, 2, 3],
