@@ -261,6 +261,20 @@ fn what_was_before_a_defect_hardly_delays_it() {
     assert!(ln_mean_exp(&evidence.sums) < -100.0);
 }
 
+#[test]
+fn stretches_of_several_gateways_count_for_less_the_more_there_were() {
+    let mut one = Evidence::new(Concern::Failing);
+    for _ in 0..601 {
+        one.add(&Block::default(), 1.0);
+    }
+    one.add(&block(10, 100, 1, 1), 1.0);
+    let all = together(&[Testimony::new(one, vec![1]), Testimony::new(one, vec![2])]);
+    assert_eq!((one.sums()[16], all.sums()[16]), (2.0, 4.0));
+    let squares: Vec<f64> = one.sums[..8].iter().map(|it| (2.0 * it).exp()).collect();
+    let expected = ln_worse(&squares, &squares, 0.5 / 20.0);
+    assert!((all.ln_worse() - expected).abs() < 1e-9);
+}
+
 fn read_back(evidence: &Evidence) -> Option<Evidence> {
     let (pre, prod) = (evidence.pre(), evidence.prod());
     let (sums, tolerable) = (evidence.sums(), evidence.ln_tolerable());

@@ -81,12 +81,14 @@ fn what_hardly_ever_fails_has_an_incident_from_1_percent_and_three_units_on() {
         pass(&mut usual, 120, pre, prod);
         assert_eq!(usual.is_incident(), expected);
     }
-    let mut usual = Usual::default();
-    pass(&mut usual, 3600, 0, 0);
-    for _ in 0..2 {
-        usual.add(&block((1, 1), (10, 10)));
+    for (bad, expected) in [(4, true), (2, false)] {
+        let mut usual = Usual::default();
+        pass(&mut usual, 3600, 0, 0);
+        usual.begin();
+        usual.add(&block((bad, 20), (bad * 10, 200)));
+        usual.add(&block((0, 1), (300, 300)));
+        assert_eq!(usual.is_incident(), expected);
     }
-    assert!(!usual.is_incident());
 }
 
 #[test]
