@@ -107,8 +107,8 @@ pub(crate) struct NodeVerdict {
 /// The evidence of a gateway, in numbers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct NodeEvidence {
-    /// For each odds ratio that is looked for the logarithm of the evidence; the same of the last minutes; and
-    /// how often these have begun anew.
+    /// For each odds ratio that is looked for the logarithm of the evidence; the same of the last minutes;
+    /// and how often these have begun anew.
     pub sums: Vec<f64>,
     /// The logarithm of the evidence that it is tolerable.
     pub tolerable: f64,
