@@ -86,7 +86,7 @@ fn what_hardly_ever_fails_has_an_incident_from_1_percent_and_three_units_on() {
         pass(&mut usual, 3600, 0, 0);
         usual.begin();
         usual.add(&block((bad, 20), (bad * 10, 200)));
-        usual.add(&block((0, 1), (300, 300)));
+        usual.add(&block((0, 1), (3000, 3000)));
         assert_eq!(usual.is_incident(), expected);
     }
 }
