@@ -32,6 +32,7 @@ mod units;
 mod upstream;
 mod url;
 mod verdict;
+mod webhook;
 mod written;
 
 use std::path::{Path, PathBuf};
@@ -62,6 +63,7 @@ pub use self::upstream::{Balance, Keepalive, UpstreamSettings};
 pub use self::url::{Address, Url};
 pub(crate) use self::url::{Login, Password};
 pub use self::verdict::{UnitKey, VerdictMode, VerdictSettings};
+pub use self::webhook::{WebhookFormat, WebhookSettings, WebhookUrl};
 use self::written::WrittenKeys;
 pub(crate) use self::written::{ValueOrigin, WrittenValue};
 use crate::lists::ServiceName;
@@ -100,6 +102,8 @@ pub struct Config {
     pub gray: GraySettings,
     /// The services; the first is the default one, which the sections `[upstream]` and `[health]` are about.
     pub services: Vec<Arc<ServiceSettings>>,
+    /// Where people are told what becomes of a release, if anywhere.
+    pub webhook: Option<WebhookSettings>,
     /// The logs.
     pub log: LogSettings,
     /// Where the gateway may be asked about itself, and what is answered there.
@@ -153,6 +157,7 @@ impl Config {
             store: Store::of(&file, redis_url, keys)?,
             lists: ListsSettings::of(file.section("lists"))?,
             gray: GraySettings::of(file.section("gray"))?,
+            webhook: WebhookSettings::of(file.section("verdict"))?,
             log: LogSettings::of(file.section("log"))?,
             admin: AdminSettings::beside(&gateway.listen, &file)?,
             gateway,

@@ -20,6 +20,7 @@ pub(crate) mod supervise;
 mod supervisor;
 pub(crate) mod upgrade;
 mod watch;
+pub(crate) mod webhook_secret;
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;

@@ -148,7 +148,12 @@ fn service_keys() -> String {
 fn verdict_keys() -> String {
     let mut table = "| key | default | |\n|---|---|---|\n".to_owned();
     for key in KEYS.iter().filter(|it| it.section == "verdict") {
-        writeln!(table, "| {} | {} | {} |", key.name, key.default, key.text).unwrap();
+        let default = if key.default.is_empty() {
+            "(none)"
+        } else {
+            key.default
+        };
+        writeln!(table, "| {} | {default} | {} |", key.name, key.text).unwrap();
     }
     table
 }

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{AccessFlags, eaccess};
 
 use crate::admin::token;
-use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, ServiceKeys, Store, Url};
+use crate::config::{
+    Config, LogTarget, REDIS_URL_VARIABLE, ServiceKeys, Store, Url, WebhookFormat,
+};
 use crate::lists::ByList;
 use crate::logs::{syslog, writer};
 use crate::process::Identity;
@@ -68,6 +70,7 @@ pub(crate) fn check(path: &Path) -> Result<(Config, Vec<String>), String> {
         read.map_err(|error| format!("[admin] token_file: {}: {error}", path.display()))?;
     }
     run::force_secret::read(&config.gray).map_err(|error| error.to_string())?;
+    run::webhook_secret::read(config.webhook.as_ref()).map_err(|error| error.to_string())?;
     let masked = masked(&config);
     let mut warnings: Vec<String> = masked.chain(open_secrets(&config)).chain(unread).collect();
     warnings.extend(keys_apart(&config));
@@ -118,6 +121,13 @@ fn open_secrets(config: &Config) -> Vec<String> {
     secrets.push(("[admin] token_file", config.admin.token_file.as_deref()));
     let force = config.gray.force_secret_file.as_deref();
     secrets.push(("[gray] force_secret_file", force));
+    let webhook = config.webhook.as_ref();
+    let signs = webhook.and_then(|it| it.secret_file.as_deref());
+    secrets.push(("[verdict] webhook_secret_file", signs));
+    // Whoever can read it can write there.
+    let webhook = webhook.filter(|it| it.format != WebhookFormat::Json);
+    let own = webhook.map(|_| config.path.as_path());
+    secrets.push(("[verdict] webhook", own));
     let is_open = |path: &Path| fs::metadata(path).is_ok_and(|it| it.mode() & 0o004 != 0);
     let open = secrets.into_iter().filter_map(|(what, path)| {
         let path = path.filter(|path| is_open(path))?.display();

@@ -98,7 +98,13 @@ const OF_SERVICES: [&str; 5] = [
 ];
 
 /// The keys that hold for all services, though others of their section may be given for one.
-const FOR_ALL_SERVICES: [&str; 1] = ["upstream.resolve_interval"];
+const FOR_ALL_SERVICES: [&str; 5] = [
+    "upstream.resolve_interval",
+    "verdict.webhook",
+    "verdict.webhook_format",
+    "verdict.webhook_secret_file",
+    "verdict.webhook_timeout",
+];
 
 /// The service that a section is about, and what of it: `health`, `health pre`, `health prod`, `verdict`, or
 /// nothing for the section with its own keys. `None` for a section that is about no service.

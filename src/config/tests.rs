@@ -320,6 +320,7 @@ fn an_empty_file_has_the_documented_defaults() {
             expose: Exposed::Nobody,
             withheld: String::new(),
         },
+        webhook: None,
         log: LogSettings {
             access: LogTarget::File("/var/log/graygate/access.log".into()),
             error: LogTarget::File("/var/log/graygate/error.log".into()),
@@ -1514,6 +1515,10 @@ const OTHERS: &[(&str, &str)] = &[
     ("verdict.alpha", "0.05"),
     ("verdict.tolerate", "0.5%"),
     ("verdict.client", "cookie:uid"),
+    ("verdict.webhook", "https://h/x"),
+    ("verdict.webhook_format", "feishu"),
+    ("verdict.webhook_secret_file", "x"),
+    ("verdict.webhook_timeout", "1s"),
     ("log.access", "off"),
     ("log.error", "off"),
     ("log.format", "json"),
@@ -1566,6 +1571,11 @@ fn every_key_has_an_effect_and_a_reload_takes_on_those_without_restart_in_their_
                     parse(&text),
                     parse(&format!("{text}{} = {value}\n", key.name)),
                 )
+            }
+            // Without a webhook nothing is sent.
+            ("verdict", name) if name.starts_with("webhook_") => {
+                let text = format!("{REDIS}[verdict]\nwebhook = https://h/\n");
+                (parse(&text), parse(&format!("{text}{name} = {value}\n")))
             }
             ("redis", _) => (
                 parse(REDIS),

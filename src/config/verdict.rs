@@ -3,10 +3,13 @@
 //! `[service NAME verdict]` holds for one service, and goes before it key by key.
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use super::error::{ConfigError, ValueResult, wrong};
 use super::file::{IniFile, Section};
 use super::key::settings;
+use super::webhook::{self, WebhookFormat, WebhookUrl};
 use super::{gray, units};
 use crate::http::bytes::is_token_byte;
 
@@ -26,6 +29,14 @@ settings! {
         "Share of failures that a new version may have: without any, 3 divided by it are requests enough; 0.01% to 50%.";
     CLIENT: UnitKey = client, "address", reload, |it, _| client(it),
         "What tells one client from another: address, cookie:NAME or header:NAME; the address where that is missing.";
+    WEBHOOK: Option<WebhookUrl> = webhook, "", secret, |it, _| WebhookUrl::read(it),
+        "URL that is told of a version that is worse, taken back or good enough, for all services; empty: none.";
+    WEBHOOK_FORMAT: WebhookFormat = webhook_format, "json", reload, |it, _| webhook::format(it),
+        "Form of what is posted there: json, slack, dingtalk, feishu or wecom.";
+    WEBHOOK_SECRET_FILE: Option<PathBuf> = webhook_secret_file, "", reload, |it, base| webhook::secret_file(it, base),
+        "File with the secret that signs it, for json, dingtalk and feishu; empty: it is not signed.";
+    WEBHOOK_TIMEOUT: Duration = webhook_timeout, "5s", reload, |it, _| webhook::timeout(it),
+        "Time for one attempt.";
 }
 
 /// What follows from a comparison of the two versions.

@@ -8,6 +8,8 @@ use super::file::IniFile;
 use super::key::{Key, KeyTable, service_part};
 use super::redis::REDIS_URL_VARIABLE;
 use super::url::Url;
+use super::verdict::WEBHOOK;
+use super::webhook::WebhookUrl;
 
 /// Where a value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +129,11 @@ fn harmless(key: &Key, text: &str) -> String {
         // A URL under the wrong key is still a secret.
         let is_url = text.contains("://") && (text.contains('@') || text.contains("pass"));
         return if is_url { HIDDEN } else { text }.to_owned();
+    }
+    if key.full_name == WEBHOOK.key.full_name {
+        let read = WebhookUrl::read(text);
+        let shown = |it: Option<WebhookUrl>| it.map_or_else(String::new, |it| it.to_string());
+        return read.map_or_else(|_| HIDDEN.to_owned(), shown);
     }
     let read = match key.full_name {
         URL => Url::read_optional(text).map(|it| it.into_iter().collect()),

@@ -1,6 +1,7 @@
-//! A secret in a file of its own, of which nothing but its hash is kept.
+//! A secret in a file of its own. Of one that others have to show, nothing but its hash is kept; one that signs
+//! is kept as it is.
 //!
-//! It is compared in constant time, and by its hash, so that nothing is learned from how long an answer
+//! The former is compared in constant time, and by its hash, so that nothing is learned from how long an answer
 //! takes, not even the secret's length.
 
 use std::fmt;
@@ -83,6 +84,57 @@ impl PartialEq for Secret {
 }
 
 impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// What others are shown a signature by; so it is kept itself.
+#[derive(Clone)]
+pub(crate) struct SigningSecret {
+    text: String,
+    /// What its file was like before it was read.
+    version: Option<SecretVersion>,
+}
+
+impl SigningSecret {
+    /// That in the file at `path`, which is called `what`.
+    ///
+    /// # Errors
+    /// Why it cannot be used; without any of its content.
+    pub(crate) fn read(path: &Path, what: &str) -> io::Result<Self> {
+        let version = version(path);
+        let text = read(path, what)?;
+        Ok(Self { text, version })
+    }
+
+    /// This one, of no file.
+    #[cfg(test)]
+    pub(crate) fn of(text: &str) -> Self {
+        Self {
+            text: text.to_owned(),
+            version: None,
+        }
+    }
+
+    /// Whether the file at `path` may hold another one by now.
+    pub(crate) fn is_replaced(&self, path: &Path) -> bool {
+        self.version.is_none() || version(path) != self.version
+    }
+
+    /// For whoever signs.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl PartialEq for SigningSecret {
+    fn eq(&self, other: &Self) -> bool {
+        hash(self.text.as_bytes()) == hash(other.text.as_bytes())
+    }
+}
+
+impl fmt::Debug for SigningSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(hidden)")
     }

@@ -10,6 +10,7 @@ use super::inheritance::Inheritance;
 use super::logs::{open_log, opening};
 use super::neighbours::{self, Announcement};
 use super::sockets::LISTEN;
+use super::webhook_secret;
 use crate::config::Config;
 use crate::logs::events;
 use crate::logs::writer::{ERROR_LOG, Log};
@@ -37,6 +38,10 @@ impl Acquired {
         startup: &Startup,
     ) -> io::Result<Self> {
         config.gray.force_secret = force_secret::read(&config.gray)?;
+        let signs = webhook_secret::read(config.webhook.as_ref())?;
+        if let Some(webhook) = &mut config.webhook {
+            webhook.secret = signs;
+        }
         let settings = &mut config.gateway;
         startup.at("taking the addresses to listen on");
         let succeeds = inherited.taking.is_some();

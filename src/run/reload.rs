@@ -16,7 +16,7 @@ use super::force_secret;
 use super::lists::rules;
 use super::logs::NewTargets;
 use super::sockets::Sockets;
-use super::{Running, load};
+use super::{Running, load, webhook_secret};
 use crate::config::{Config, REDIS_URL_VARIABLE};
 use crate::lists::ListName;
 use crate::logs::writer::{ERROR_LOG, Reopened};
@@ -85,6 +85,10 @@ impl Running {
         }
         if force_secret::renew(&current.gray, &mut config.gray).map_err(in_words)? {
             fixed.push(FORCE_SECRET_FILE);
+        }
+        let webhooks = (current.webhook.as_ref(), config.webhook.as_mut());
+        if webhook_secret::renew(webhooks.0, webhooks.1).map_err(in_words)? {
+            fixed.push(WEBHOOK_SECRET_FILE);
         }
         let listeners = NewListeners::open(&sockets, &config.gateway.listen);
         let mut listeners = listeners.map_err(in_words)?;
@@ -192,3 +196,4 @@ const TOKEN_FILE: &str = "admin.token_file";
 
 /// So is a secret.
 const FORCE_SECRET_FILE: &str = "gray.force_secret_file";
+const WEBHOOK_SECRET_FILE: &str = "verdict.webhook_secret_file";
