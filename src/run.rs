@@ -49,6 +49,7 @@ use crate::proxy::moved::Heir;
 use crate::proxy::{Gateway, listeners};
 use crate::release::judge::Judge;
 use crate::release::trips::Trips;
+use crate::release::webhook::Webhook;
 use crate::run::acquired::Acquired;
 use crate::run::doors::OpenDoors;
 use crate::run::inheritance::Inheritance;
@@ -120,6 +121,7 @@ struct Running {
     gateway: Arc<Gateway>,
     publisher: Arc<Publisher>,
     judge: Arc<Judge>,
+    webhook: Arc<Webhook>,
     trips: Arc<Trips>,
     heartbeat: Arc<ArcSwapOption<Heartbeat>>,
     bell: Bell,
@@ -224,6 +226,7 @@ impl Running {
         let Started {
             publisher,
             judge,
+            webhook,
             trips,
             heartbeat,
             bell,
@@ -238,6 +241,7 @@ impl Running {
             gateway: Arc::clone(&gateway),
             publisher: Arc::clone(&publisher),
             judge: Arc::clone(&judge),
+            webhook: Arc::clone(&webhook),
             trips: Arc::clone(&trips),
             heartbeat: Arc::clone(&heartbeat),
             reloads: Arc::clone(&reloads),
@@ -262,6 +266,7 @@ impl Running {
             let taken = take_over(taking, pid_file.as_mut(), &publisher);
             taken.inspect_err(|why| give_up(&gateway, supervisor.as_deref(), why))?;
             lineage.has_taken_over();
+            webhook.rest(false);
             trips.rest(false);
             gateway.lists.go_on_with(BTreeMap::new());
             if let Some(heartbeat) = &*heartbeat.load() {
@@ -303,6 +308,7 @@ impl Running {
             gateway,
             publisher,
             judge,
+            webhook,
             trips,
             heartbeat,
             bell,

@@ -27,6 +27,7 @@ use crate::lists::notes::FindingKind;
 use crate::lists::{ListName, Lists, ServiceName};
 use crate::metrics::Metrics;
 use crate::net;
+use crate::release::webhook::WebhookResult;
 use crate::store::{Cause, copy};
 use crate::upstream::names;
 use crate::upstream::serving::{CountedRequests, Serving};
@@ -44,6 +45,15 @@ pub(super) fn render(view: &View) -> String {
     checks::render(&mut page, &serving);
     lists(&mut page, view, &serving);
     verdict::render(&mut page, &serving, &view.judge.standing());
+    page.family(
+        "webhook_total",
+        "counter",
+        "Messages that people were told by, by result: delivered, retried (an attempt), failed (given up), dropped (no room).",
+    );
+    for result in WebhookResult::ALL {
+        let count = view.webhook.counted(result);
+        page.value("webhook_total", &[("result", &result.name())], count);
+    }
     let reloads = view.reloads.state();
     page.family(
         "reloads_total",

@@ -18,6 +18,7 @@ use crate::process::lineage::Lineage;
 use crate::proxy::Gateway;
 use crate::release::judge::Judge;
 use crate::release::trips::Trips;
+use crate::release::webhook::Webhook;
 use crate::store::Publisher;
 
 /// What the admin listeners look at.
@@ -30,6 +31,8 @@ pub(crate) struct View {
     pub(crate) judge: Arc<Judge>,
     /// What was taken back.
     pub(crate) trips: Arc<Trips>,
+    /// Where people are told of it.
+    pub(crate) webhook: Arc<Webhook>,
     /// By which other machines know this gateway, if there is one.
     pub(crate) heartbeat: Arc<ArcSwapOption<Heartbeat>>,
     /// The outcomes of the reloads.

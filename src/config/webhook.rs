@@ -235,7 +235,8 @@ mod tests {
             ("https://h:x/hunter2", "it is malformed"),
             ("https://hunter2@h/", "it has a user or a password"),
             ("https://h/hunter2 x", "it has what no URL has"),
-            ("https://h/hunter2#x", "it has a #"),
+            ("\"https://h/hunter2#x\"", "it has a #"),
+            ("https://h/hunter2;x", "within the value"),
             ("https://h/hunt\u{e9}hunter2", "it has what no URL has"),
         ] {
             let error = parse(&format!("webhook = {url}\n"));

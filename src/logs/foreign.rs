@@ -43,7 +43,9 @@ pub(super) fn event(target: &str, message: &Arguments<'_>, now: Instant) -> Opti
 /// When a wait for events is interrupted (SIGSTOP and SIGCONT, a debugger, a machine that was paused:
 /// signal(7)), the runtime starts it again, but logs an error all the same.
 fn means_nothing(target: &str, message: &str) -> bool {
-    target == POLL_LOOP && message.contains("kind: Interrupted")
+    let is_interruption = target == POLL_LOOP && message.contains("kind: Interrupted");
+    // What comes of a handshake is said by whoever wanted the connection.
+    is_interruption || target.starts_with("rustls::")
 }
 
 fn render(target: &str, message: &str, unsaid: u64) -> String {
@@ -91,6 +93,7 @@ mod tests {
             ),
             "{bad}"
         );
+        assert_eq!(of("rustls::common_state", "TLS alert received"), None);
         // What it means in another library is not known.
         assert!(of("ureq", &select_error(nix::libc::EINTR)).is_some());
     }

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::case::{Case, Habits, Second, Turned};
 use super::evidence::{Block, Concern, Counted};
@@ -20,6 +20,7 @@ use super::others::{self, Others};
 use super::state::Trip;
 use super::trips::Trips;
 use super::verdict::{Ground, Judged, Verdict};
+use super::webhook::{NoticeKind, ReleaseNotice, Webhook};
 use crate::config::{Config, VerdictMode, VerdictSettings};
 use crate::fleet::node::NodeVerdict;
 use crate::lists::{PoolName, ServiceName};
@@ -42,6 +43,8 @@ const NOT_SLOW: Duration = Duration::from_millis(50);
 pub(crate) struct Judge {
     in_force: Arc<InForce>,
     trips: Arc<Trips>,
+    /// People are told of what is found.
+    webhook: Arc<Webhook>,
     /// Rung when others should hear of it.
     bell: Sender<()>,
     others: Others,
@@ -84,11 +87,13 @@ impl Judge {
         in_force: Arc<InForce>,
         config: Arc<Published<Config>>,
         trips: Arc<Trips>,
+        webhook: Arc<Webhook>,
         bell: Sender<()>,
     ) -> io::Result<Arc<Self>> {
         let judge = Arc::new(Self {
             in_force,
             trips,
+            webhook,
             bell,
             others: Others::default(),
             begun: Instant::now(),
@@ -210,12 +215,24 @@ impl Judge {
         units.set_slow_bound(slow_bound(units, settings));
         let heard = self.others.of(service.name(), now);
         let since = now.saturating_duration_since(self.begun);
-        for turn in case.judge(&heard, settings, &entry.habits, since) {
+        let turns = case.judge(&heard, settings, &entry.habits, since);
+        let taken_back = case.takes_back(settings);
+        let taken_back = taken_back.filter(|_| has_peer_up(pools, PoolName::Prod));
+        for turn in turns {
             tell(service, case, &turn);
+            // Of a version that is taken back, people are told that.
+            let is_told = taken_back.is_some() || service.is_tripped();
+            if !is_told
+                && self
+                    .others
+                    .is_first((service.name(), case.release()), &self.trips.node(), now)
+            {
+                let notice = notice(service.name(), case, &turn.judged);
+                notice.into_iter().for_each(|it| self.webhook.tell(it));
+            }
         }
-        if let Some((ground, judged)) = case.takes_back(settings)
+        if let Some((ground, judged)) = taken_back
             && !service.is_tripped()
-            && has_peer_up(pools, PoolName::Prod)
         {
             let trip = trip(service, case, ground, judged, (self.trips.node(), wall));
             self.trips.trip(service.name(), trip);
@@ -275,7 +292,6 @@ fn trip(
     judged: &Judged,
     (by, wall): (String, SystemTime),
 ) -> Trip {
-    let (pre, prod) = (judged.pre, judged.prod);
     Trip {
         service: service.name().to_string(),
         by,
@@ -283,18 +299,39 @@ fn trip(
         why: ground.name().to_owned(),
         pre: version_of(case.release()).to_owned(),
         release: case.release().to_owned(),
-        numbers: json!({
-            "pre_units": pre.units,
-            "pre_bad": pre.bad,
-            "prod_units": prod.units,
-            "prod_bad": prod.bad,
-            "ln_evidence": judged.ln_worse,
-            "clients": judged.bad_clients,
-            "gateways": case.gateways(),
-            "text": judged.to_string(),
-        }),
+        numbers: numbers_of(judged, case),
         reason: None,
     }
+}
+
+/// The numbers, for programs.
+fn numbers_of(judged: &Judged, case: &Case) -> Value {
+    let (pre, prod) = (judged.pre, judged.prod);
+    json!({
+        "pre_units": pre.units,
+        "pre_bad": pre.bad,
+        "prod_units": prod.units,
+        "prod_bad": prod.bad,
+        "ln_evidence": judged.ln_worse,
+        "clients": judged.bad_clients,
+        "gateways": case.gateways(),
+        "text": judged.to_string(),
+    })
+}
+
+/// What people are told of what was found, if anything.
+fn notice(service: &ServiceName, case: &Case, judged: &Judged) -> Option<ReleaseNotice> {
+    let (kind, found) = match judged.verdict {
+        Verdict::Suspect => (NoticeKind::Suspect, "pre is likely worse than prod"),
+        Verdict::Worse(_) => (
+            NoticeKind::Worse,
+            "pre is worse than prod, and was not taken back",
+        ),
+        Verdict::GoodEnough => (NoticeKind::Good, "pre is good enough"),
+        Verdict::Nothing | Verdict::Incident => return None,
+    };
+    let notice = ReleaseNotice::new(kind, service, format!("{found}. {judged}"));
+    Some(notice.of(case.release(), numbers_of(judged, case)))
 }
 
 fn tell_of_beginning(service: &ServiceInForce, case: &Case) {

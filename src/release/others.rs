@@ -26,6 +26,7 @@ const LIMIT: Duration = Duration::from_secs(3);
 /// What one gateway has told.
 #[derive(Clone, Debug)]
 pub(super) struct HeardVerdicts {
+    name: String,
     verdicts: Vec<(String, NodeVerdict)>,
     /// Its heartbeat is over then.
     until: Instant,
@@ -48,6 +49,21 @@ impl Others {
         let verdicts = alive.flat_map(|it| &it.verdicts);
         let of_service = verdicts.filter(|(name, _)| name == service.as_str());
         of_service.map(|(_, it)| it.clone()).collect()
+    }
+
+    /// Whether of all gateways that judge this `release`, the one called `own` has the first name: what all of
+    /// them find, it tells people.
+    pub(super) fn is_first(
+        &self,
+        (service, release): (&ServiceName, &str),
+        own: &str,
+        now: Instant,
+    ) -> bool {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut before = all.iter().filter(|it| now < it.until && *it.name < *own);
+        let judges =
+            |(name, it): &(String, NodeVerdict)| name == service.as_str() && it.release == release;
+        !before.any(|it| it.verdicts.iter().any(judges))
     }
 }
 
@@ -103,6 +119,7 @@ fn heard(look: &FleetLook, own: &str, now: Instant) -> Vec<HeardVerdicts> {
         let node = it.node.as_ref().filter(|it| !it.verdicts.is_empty())?;
         let verdicts = node.verdicts.iter();
         Some(HeardVerdicts {
+            name: it.name.clone(),
             verdicts: verdicts
                 .map(|(name, it)| (name.clone(), it.clone()))
                 .collect(),

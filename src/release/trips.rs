@@ -18,7 +18,7 @@
 //! with the very swap that brings another version. Nothing here is waited for by a request.
 //!
 //! A trip that is unwritten is written by a thread of its own ([`writing`]), again and again until the store
-//! has it; so is the file from which the next process of this gateway knows it ([`memory`]).
+//! has it. Of several gateways that have found the same, the one that has written it tells people. So is the file from which the next process of this gateway knows it ([`memory`]).
 //!
 //! [`Pools::set_tripped`]: crate::upstream::serving::Pools::set_tripped
 
@@ -34,7 +34,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crossbeam_channel::{Sender, bounded};
 use serde_json::{Value, json};
 
-use super::state::{ReleaseState, Trip};
+use super::state::{ReleaseState, ResetNote, Trip};
+use super::webhook::{ReleaseNotice, Webhook, node_of};
 use crate::config::{Config, Store};
 use crate::lists::{Digest, ListName, Lists, ServiceName};
 use crate::store::{ReleaseReading, ReleaseWatch, StoreName, StoredText};
@@ -44,6 +45,8 @@ use crate::upstream::in_force::InForce;
 pub(crate) struct Trips {
     in_force: Arc<InForce>,
     known: Mutex<KnownReleases>,
+    /// Of what this gateway has taken back, people are told.
+    webhook: Arc<Webhook>,
     /// Rung when there is something to be written.
     wake: Sender<()>,
     /// Rung when others want to know.
@@ -73,14 +76,10 @@ struct Place {
 
 impl Place {
     fn of(config: &Config, rests: bool) -> Self {
-        let host = || nix::unistd::gethostname().unwrap_or_default();
         Self {
             store: config.store.clone(),
             name: StoreName::of(&config.store).to_string(),
-            node: match &config.store {
-                Store::Redis(settings) => settings.fleet.node.clone(),
-                Store::File(_) => host().to_string_lossy().into_owned(),
-            },
+            node: node_of(config),
             last_good: config.lists.last_good.clone(),
             rests,
         }
@@ -96,6 +95,8 @@ struct KnownRelease {
     taken_for: Option<(Vec<u8>, Trip)>,
     /// The version of which it was logged that it was taken back.
     told: Option<u64>,
+    /// It was this gateway that has taken that back.
+    is_own: bool,
 }
 
 /// A trip.
@@ -123,6 +124,7 @@ impl Trips {
     pub(crate) fn start(
         config: &Config,
         in_force: &Arc<InForce>,
+        webhook: &Arc<Webhook>,
         bell: Sender<()>,
         handed: Option<Option<&str>>,
     ) -> std::io::Result<Arc<Self>> {
@@ -134,6 +136,7 @@ impl Trips {
         let (wake, news) = bounded(1);
         let trips = Arc::new(Self {
             in_force: Arc::clone(in_force),
+            webhook: Arc::clone(webhook),
             known: Mutex::new(KnownReleases {
                 services,
                 place,
@@ -255,6 +258,7 @@ impl Trips {
             Some(held) if held.version == lists.version => {
                 if known.told != Some(version) {
                     known.told = Some(version);
+                    known.is_own = self.webhook.is_node(&held.trip.by);
                     tell_trip(service, &held.trip);
                 }
             }
@@ -270,7 +274,12 @@ impl Trips {
             }
             None => {
                 if known.told.take().is_some() {
-                    tell_reset(service, &known.state);
+                    let state = &known.state;
+                    let note = state.reset.as_ref().filter(|it| it.epoch == state.epoch);
+                    tell_reset(service, note);
+                    if known.is_own {
+                        self.webhook.tell(ReleaseNotice::trip_reset(service, note));
+                    }
                 }
             }
         }
@@ -306,9 +315,9 @@ fn tell_trip(service: &ServiceName, trip: &Trip) {
     );
 }
 
-fn tell_reset(service: &ServiceName, state: &ReleaseState) {
+fn tell_reset(service: &ServiceName, note: Option<&ResetNote>) {
     let name = service.in_log();
-    match state.reset.as_ref().filter(|it| it.epoch == state.epoch) {
+    match note {
         Some(note) => {
             let (by, reason) = (&note.by, note.reason.as_deref().unwrap_or("-"));
             log::info!("trip-reset {name}by={by:?} reason={reason:?}");

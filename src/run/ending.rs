@@ -25,6 +25,7 @@ impl Running {
             heartbeat.rest(true);
         }
         self.trips.rest(true);
+        self.webhook.rest(true);
         let outcome = successor.let_it_take_over();
         let giver = self.handover.as_ref().map(|it| &it.giver);
         match (outcome, giver) {
@@ -38,6 +39,7 @@ impl Running {
                     heartbeat.rest(false);
                 }
                 self.trips.rest(false);
+                self.webhook.rest(false);
                 if let Some(pid_file) = &mut self.pid_file
                     && let Err(error) = pid_file.come_back(PID_FILE_WAIT)
                 {
@@ -114,6 +116,7 @@ impl Running {
         if let Some(heartbeat) = &*self.heartbeat.load() {
             heartbeat.end();
         }
+        self.webhook.end();
         log::info!("stopped");
         drop(self.admin);
         drop(self.pid_file);

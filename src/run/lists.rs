@@ -13,6 +13,7 @@ use crate::lists::ServiceName;
 use crate::proxy::Gateway;
 use crate::release::judge::Judge;
 use crate::release::trips::Trips;
+use crate::release::webhook::Webhook;
 use crate::store::copy::{PeerPorts, Purpose};
 use crate::store::gate::guard::GuardRules;
 use crate::store::{self, Cause, HandedLists, Publisher, ReleaseWatch, StoreName, TakenLists};
@@ -28,6 +29,7 @@ pub(super) fn rules(config: &Config) -> GuardRules {
 /// What reads the lists, and what tells others of them.
 pub(super) struct Started {
     pub(super) publisher: Arc<Publisher>,
+    pub(super) webhook: Arc<Webhook>,
     pub(super) trips: Arc<Trips>,
     pub(super) judge: Arc<Judge>,
     pub(super) heartbeat: Option<Heartbeat>,
@@ -60,7 +62,8 @@ pub(super) fn start_store(
     let bell = heartbeat::bell();
     // Before there are lists: nobody gets what was taken back.
     let known = handed.map(|it| it.trips.as_deref());
-    let trips = Trips::start(config, &gateway.lists, bell.0.clone(), known)?;
+    let webhook = Webhook::start(config, handed.is_some())?;
+    let trips = Trips::start(config, &gateway.lists, &webhook, bell.0.clone(), known)?;
     let publisher = publisher.with_watch(Arc::clone(&trips) as Arc<dyn ReleaseWatch>);
     let publisher = Arc::new(publisher.with_bell(bell.0.clone()));
     publisher.keep_time()?;
@@ -69,6 +72,7 @@ pub(super) fn start_store(
         Arc::clone(&gateway.lists),
         settings,
         Arc::clone(&trips),
+        Arc::clone(&webhook),
         bell.0.clone(),
     )?;
     match &config.store {
@@ -97,6 +101,7 @@ pub(super) fn start_store(
     let heartbeat = start_heartbeat(&config.store, reported, bell.clone(), rests)?;
     let started = Started {
         publisher,
+        webhook,
         trips,
         judge,
         heartbeat,

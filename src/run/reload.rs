@@ -113,6 +113,7 @@ impl Running {
         self.publisher.set_services(&config.services, read);
         listeners.expect_fewer_proxies();
         self.gateway.config.store(config.clone());
+        self.webhook.follow(&config);
         listeners.bring_into_force(&self.gateway, &mut sockets);
         doors.bring_into_force(&mut self.admin, &mut sockets, &self.view);
         store.bring_into_force(self, &config);

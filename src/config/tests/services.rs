@@ -174,6 +174,10 @@ fn each_key_of_a_service_has_an_effect_and_a_reload_takes_it_on() {
         let Some(name) = name.strip_prefix("verdict.") else {
             continue;
         };
+        // All services have one webhook.
+        if name.starts_with("webhook") {
+            continue;
+        }
         let text = format!("{base}[service a verdict]\n{name} = {value}\n");
         let new = parse(&text).unwrap();
         let [old_a, new_a] = [&old, &new].map(|it| it.services[2].verdict.clone());

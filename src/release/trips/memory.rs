@@ -56,6 +56,7 @@ pub(super) fn parse(text: &str, store: &str) -> BTreeMap<ServiceName, KnownRelea
                 is_stored: it["stored"].as_bool().unwrap_or(true),
             }),
             told: None,
+            is_own: false,
         };
         let name = match &**name {
             ServiceName::DEFAULT => ServiceName::default(),

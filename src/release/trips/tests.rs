@@ -28,7 +28,8 @@ impl Bench {
         let in_force = Arc::new(InForce::new(1));
         in_force.set_services(&[Arc::new(ServiceSettings::default())]);
         let bell = bounded(1).0;
-        let trips = Trips::start(config, &in_force, bell, handed).unwrap();
+        let webhook = Webhook::start(config, false).unwrap();
+        let trips = Trips::start(config, &in_force, &webhook, bell, handed).unwrap();
         let bench = Self { trips, in_force };
         bench.push(&PRE);
         bench

@@ -1,5 +1,6 @@
 //! Writing trips to the store, so that they hold for all; and the file for the next process.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -12,6 +13,7 @@ use super::{Place, Trips, memory};
 use crate::config::{RedisSettings, Store};
 use crate::lists::ServiceName;
 use crate::release::state::{ReleaseState, Trip};
+use crate::release::webhook::ReleaseNotice;
 use crate::store::file::beside;
 use crate::store::redis::errors::{describe, io_error};
 use crate::store::redis::link::Link;
@@ -24,10 +26,15 @@ const LOOK: Duration = Duration::from_secs(1);
 /// A trip that was written is seen by then, or was removed or lost.
 const SEEN: Duration = Duration::from_secs(5);
 
+/// People are told of a trip that cannot be written after that time.
+const ALONE: Duration = Duration::from_secs(10);
+
 /// What has come of an attempt to write.
 enum Written {
-    /// The store has it, or had it.
+    /// The store has it.
     Yes,
+    /// It has another gateway's, of the same version.
+    Before,
     /// It is over.
     Over,
     /// The store has no lists: it is filled first.
@@ -40,6 +47,7 @@ enum Written {
 struct Attempt {
     service: ServiceName,
     trip: Trip,
+    since: Instant,
     at: Instant,
     was_written: bool,
     /// What was said of it.
@@ -51,6 +59,8 @@ impl Trips {
     pub(super) fn write_all(&self, news: &Receiver<()>) {
         let mut attempts: Vec<Attempt> = Vec::new();
         let mut save_told = None;
+        // What people were told last.
+        let mut noticed: BTreeMap<ServiceName, Trip> = BTreeMap::new();
         loop {
             // A ring or not.
             let _ = news.recv_timeout(LOOK);
@@ -68,7 +78,16 @@ impl Trips {
                     Some(at) => attempts.swap_remove(at),
                     None => Attempt::new(service, trip),
                 };
-                attempt.make(&place);
+                let known = attempt.make(&place);
+                let trip = &attempt.trip;
+                if let Some(is_stored) = known
+                    && trip.by == place.node
+                    && noticed.get(&attempt.service) != Some(trip)
+                {
+                    let notice = ReleaseNotice::tripped(&attempt.service, trip, is_stored);
+                    self.webhook.tell(notice);
+                    noticed.insert(attempt.service.clone(), trip.clone());
+                }
                 attempts.push(attempt);
             }
         }
@@ -112,6 +131,7 @@ impl Attempt {
         Self {
             service,
             trip,
+            since: Instant::now(),
             at: Instant::now(),
             was_written: false,
             told: None,
@@ -123,8 +143,9 @@ impl Attempt {
         self.at.elapsed() >= pause
     }
 
-    /// Tries to write it.
-    fn make(&mut self, place: &Place) {
+    /// Tries to write it. True if the store has it now; false if people should know that it does not; `None` if
+    /// there is nothing to tell.
+    fn make(&mut self, place: &Place) -> Option<bool> {
         let outcome = match &place.store {
             Store::Redis(settings) => write_to_redis(settings, &self.service, &self.trip),
             Store::File(path) => {
@@ -132,16 +153,16 @@ impl Attempt {
             }
         };
         self.at = Instant::now();
-        self.was_written = matches!(outcome, Ok(Written::Yes));
+        self.was_written = matches!(outcome, Ok(Written::Yes | Written::Before));
         let (name, pre) = (self.service.in_log(), &self.trip.pre);
         let error = match outcome {
-            Ok(Written::Yes) => {
+            Ok(written @ (Written::Yes | Written::Before)) => {
                 log::info!("trip-written {name}pre={pre}");
                 self.told = None;
-                return;
+                return matches!(written, Written::Yes).then_some(true);
             }
             // What is read next says so.
-            Ok(Written::Over | Written::Again) => return,
+            Ok(Written::Over | Written::Again) => return None,
             Ok(Written::Empty) => "the store has no lists".to_owned(),
             Err(error) => error,
         };
@@ -152,6 +173,7 @@ impl Attempt {
             );
         }
         self.told = Some(error);
+        (self.since.elapsed() >= ALONE).then_some(false)
     }
 }
 
@@ -198,12 +220,9 @@ fn write_there(
         redis::from_redis_value(link.ask(redis::cmd("GET").arg(key))?).map_err(RedisError::from)
     };
     let before = get(link, tripped)?;
-    if before
-        .as_deref()
-        .and_then(Trip::parse)
-        .is_some_and(|it| it.pre == trip.pre)
-    {
-        return Ok(Written::Yes);
+    let before = before.as_deref().and_then(Trip::parse);
+    if let Some(before) = before.filter(|it| it.pre == trip.pre) {
+        return Ok(written_before(&before, trip));
     }
     // Whoever may not read it does not know of a reset by others, as it does not otherwise.
     let state = release.and_then(|key| get(link, key).ok().flatten());
@@ -235,8 +254,17 @@ fn write_beside(lists: &Path, service: &ServiceName, trip: &Trip) -> io::Result<
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
-    if before.is_none_or(|it| it.pre != trip.pre) {
-        memory::replace(&path, format!("{}\n", trip.to_json()).as_bytes())?;
+    if let Some(before) = before.filter(|it| it.pre == trip.pre) {
+        return Ok(written_before(&before, trip));
     }
+    memory::replace(&path, format!("{}\n", trip.to_json()).as_bytes())?;
     Ok(Written::Yes)
+}
+
+/// What the store has is this very trip, of which it could not be known that it was written; or another's.
+fn written_before(before: &Trip, trip: &Trip) -> Written {
+    match (&before.by, &before.at) == (&trip.by, &trip.at) {
+        true => Written::Yes,
+        false => Written::Before,
+    }
 }
