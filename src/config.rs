@@ -157,7 +157,7 @@ impl Config {
             store: Store::of(&file, redis_url, keys)?,
             lists: ListsSettings::of(file.section("lists"))?,
             gray: GraySettings::of(file.section("gray"))?,
-            webhook: WebhookSettings::of(file.section("verdict"))?,
+            webhook: verdict::webhook(file.section("verdict"))?,
             log: LogSettings::of(file.section("log"))?,
             admin: AdminSettings::beside(&gateway.listen, &file)?,
             gateway,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::error::{ConfigError, ValueResult, wrong};
 use super::file::{IniFile, Section};
 use super::key::settings;
-use super::webhook::{self, WebhookFormat, WebhookUrl};
+use super::webhook::{self, WebhookFormat, WebhookSettings, WebhookUrl};
 use super::{gray, units};
 use crate::http::bytes::is_token_byte;
 
@@ -126,6 +126,27 @@ impl VerdictSettings {
     pub(crate) fn is_on(&self) -> bool {
         self.mode != VerdictMode::Off
     }
+}
+
+/// Where people are told, if anywhere.
+pub(super) fn webhook(section: Section<'_>) -> Result<Option<WebhookSettings>, ConfigError> {
+    let (format, secret_file) = (
+        section.get(&WEBHOOK_FORMAT)?,
+        section.get(&WEBHOOK_SECRET_FILE)?,
+    );
+    let useless = secret_file.as_ref().and_then(|_| webhook::unsigned(format));
+    if let Some(useless) = useless {
+        return Err(section.wrong(&WEBHOOK_SECRET_FILE.key, &useless));
+    }
+    let timeout = section.get(&WEBHOOK_TIMEOUT)?;
+    let url = section.get(&WEBHOOK)?;
+    Ok(url.map(|url| WebhookSettings {
+        url,
+        format,
+        secret_file,
+        secret: None,
+        timeout,
+    }))
 }
 
 /// A number as people write it: digits, and perhaps a point with more of them.

@@ -11,10 +11,8 @@ use std::time::Duration;
 
 use ureq::http::Uri;
 
-use super::error::{ConfigError, ValueResult, WrongValue, wrong};
-use super::file::Section;
+use super::error::{ValueResult, WrongValue, wrong};
 use super::units;
-use super::verdict::{WEBHOOK, WEBHOOK_FORMAT, WEBHOOK_SECRET_FILE, WEBHOOK_TIMEOUT};
 use crate::process::secret::SigningSecret;
 
 /// Where people are told, and in which form.
@@ -82,30 +80,13 @@ impl WebhookFormat {
     }
 }
 
-impl WebhookSettings {
-    /// Those of the file, if anybody is to be told.
-    pub(super) fn of(section: Section<'_>) -> Result<Option<Self>, ConfigError> {
-        let (format, secret_file) = (
-            section.get(&WEBHOOK_FORMAT)?,
-            section.get(&WEBHOOK_SECRET_FILE)?,
-        );
-        if secret_file.is_some() && !format.is_signed() {
-            let format = format.name();
-            let what = format!("webhook_format = {format} has its secret in the URL");
-            let allowed = "a secret for json, dingtalk or feishu".to_owned();
-            let error = WrongValue { what, allowed };
-            return Err(section.wrong(&WEBHOOK_SECRET_FILE.key, &error));
-        }
-        let timeout = section.get(&WEBHOOK_TIMEOUT)?;
-        let url = section.get(&WEBHOOK)?;
-        Ok(url.map(|url| Self {
-            url,
-            format,
-            secret_file,
-            secret: None,
-            timeout,
-        }))
-    }
+/// Why a secret file has no use, if it has none.
+pub(super) fn unsigned(format: WebhookFormat) -> Option<WrongValue> {
+    let name = format.name();
+    (!format.is_signed()).then(|| WrongValue {
+        what: format!("webhook_format = {name} has its secret in the URL"),
+        allowed: "a secret for json, dingtalk or feishu".to_owned(),
+    })
 }
 
 pub(super) fn format(text: &str) -> ValueResult<WebhookFormat> {
@@ -192,7 +173,7 @@ impl fmt::Debug for WebhookUrl {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Config, ConfigError};
 
     fn parse(lines: &str) -> Result<Config, ConfigError> {
         let text = format!("[redis]\nurl = redis://h\n[verdict]\n{lines}");

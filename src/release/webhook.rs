@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-pub(crate) use self::message::Refusal;
+pub(crate) use self::message::NotTaken;
 pub(crate) use self::notice::{NoticeKind, ReleaseNotice};
 pub(crate) use self::sending::post;
 use crate::config::{Config, Store, WebhookSettings};
@@ -289,7 +289,7 @@ impl Webhook {
     }
 
     /// The time until the next attempt, after so many; none if there is to be none.
-    fn pause(&self, tries: u32, refusal: &Refusal) -> Option<Duration> {
+    fn pause(&self, tries: u32, refusal: &NotTaken) -> Option<Duration> {
         let ends = self.state().ends.is_some();
         (refusal.passes && !ends).then(|| pause_after(tries, fastrand::f64()))?
     }

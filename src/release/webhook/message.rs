@@ -1,12 +1,17 @@
 //! A message as each receiver wants it, and what its answer means. Pure: bytes out, bytes in.
 //!
-//! | format | body | signature | what is no success | source |
-//! |---|---|---|---|---|
-//! | `json` | the gateway's own | `X-Hub-Signature-256: sha256=HEX`, HMAC-SHA256 of the body by the secret | a status other than 2xx | GitHub, "Validating webhook deliveries" |
-//! | `slack` | `{"text"}`, in which `&`, `<` and `>` are escaped | the URL is the secret | the same | Slack, "Sending messages using incoming webhooks" |
-//! | `dingtalk` | `{"msgtype":"text"}` | `timestamp` (ms) and `sign` in the query: base64 of HMAC-SHA256 of "timestamp, line feed, secret" by the secret | also an `errcode` other than 0 | DingTalk, "Custom robot security settings" |
-//! | `feishu` | `{"msg_type":"text"}` | `timestamp` (s) and `sign` in the body: base64 of HMAC-SHA256 of nothing by "timestamp, line feed, secret" | also a `code` other than 0 | Feishu, "Use bots in groups: custom bot" |
-//! | `wecom` | `{"msgtype":"text"}`, of 2048 bytes at most | the URL is the secret | also an `errcode` other than 0 | WeCom, "Group robot configuration" |
+//! - `json`, the gateway's own. The header `X-Hub-Signature-256` has `sha256=` and HMAC-SHA256 of the body in
+//!   hexadecimal digits, as GitHub has it ("Validating webhook deliveries").
+//! - `slack`: `{"text"}`, in which `&`, `<` and `>` are escaped. The URL is the secret. ("Sending messages using
+//!   incoming webhooks", "Formatting message text".)
+//! - `dingtalk`: `timestamp` in milliseconds and `sign` are in the query; that is base64 of HMAC-SHA256, by the
+//!   secret, of the timestamp, a line feed and the secret. ("Custom robot access", "Security settings".)
+//! - `feishu`: `timestamp` in seconds and `sign` are in the body; that is base64 of HMAC-SHA256 of nothing, by
+//!   the timestamp, a line feed and the secret. ("Custom bot usage guide", "Signature verification".)
+//! - `wecom`: a text of 2048 bytes at most. The URL is the secret. ("Group robot configuration".)
+//!
+//! A status other than 2xx is a failure. The last three answer 200 whatever happens, with an `errcode` (Feishu:
+//! `code`), which is 0 only for a message that was taken.
 
 use std::time::Duration;
 
@@ -20,7 +25,7 @@ use crate::config::{WebhookFormat, WebhookSettings};
 
 /// What is posted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Message {
+pub(super) struct WebhookMessage {
     pub(super) url: String,
     /// Besides those that every message has.
     pub(super) headers: Vec<(&'static str, String)>,
@@ -33,7 +38,7 @@ pub(super) fn message(
     notice: &ReleaseNotice,
     node: &str,
     since_1970: Duration,
-) -> Message {
+) -> WebhookMessage {
     let mut url = settings.url.as_str().to_owned();
     let mut headers = Vec::new();
     let secret = settings.secret.as_ref().map(|it| it.as_str());
@@ -87,7 +92,7 @@ pub(super) fn message(
             json!({ "msgtype": "text", "text": { "content": text() } }).to_string()
         }
     };
-    Message { url, headers, body }
+    WebhookMessage { url, headers, body }
 }
 
 fn sign(key: &[u8], text: &[u8]) -> hmac::Tag {
@@ -100,7 +105,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// Why a message was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub(crate) struct NotTaken {
     /// In words, without anything secret.
     pub(crate) why: String,
     /// It may be taken later.
@@ -111,7 +116,7 @@ pub(crate) struct Refusal {
 ///
 /// # Errors
 /// What it says instead.
-pub(super) fn taken(format: WebhookFormat, status: u16, body: &str) -> Result<(), Refusal> {
+pub(super) fn taken(format: WebhookFormat, status: u16, body: &str) -> Result<(), NotTaken> {
     /// What a receiver has to say, in characters.
     const SAID: usize = 200;
     let printable = |it: char| if it.is_control() { ' ' } else { it };
@@ -122,7 +127,7 @@ pub(super) fn taken(format: WebhookFormat, status: u16, body: &str) -> Result<()
         } else {
             &*format!(": {said}")
         };
-        Err(Refusal {
+        Err(NotTaken {
             why: format!("{why}{said}"),
             passes,
         })

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-use super::message::{Refusal, harmless, message, taken};
+use super::message::{NotTaken, harmless, message, taken};
 use super::notice::ReleaseNotice;
 use crate::config::WebhookSettings;
 
@@ -33,11 +33,11 @@ pub(crate) fn post(
     notice: &ReleaseNotice,
     node: &str,
     limit: Duration,
-) -> Result<Delivery, Refusal> {
+) -> Result<Delivery, NotTaken> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let message = message(settings, notice, node, now.unwrap_or_default());
     let harmless = |text: &str| harmless(text, settings, &message.url);
-    let failed = |error: ureq::Error| Refusal {
+    let failed = |error: ureq::Error| NotTaken {
         why: harmless(&error.to_string()),
         passes: true,
     };
@@ -72,7 +72,7 @@ pub(crate) fn post(
 }
 
 /// The system's authorities, read anew each time: messages are rare, and authorities are renewed.
-fn tls() -> Result<TlsConfig, Refusal> {
+fn tls() -> Result<TlsConfig, NotTaken> {
     let found = rustls_native_certs::load_native_certs();
     let roots = found.certs.iter();
     let roots: Vec<_> = roots
@@ -81,7 +81,7 @@ fn tls() -> Result<TlsConfig, Refusal> {
     if roots.is_empty() {
         let why = found.errors.first().map(ToString::to_string);
         let why = why.unwrap_or_else(|| "there are none".to_owned());
-        return Err(Refusal {
+        return Err(NotTaken {
             why: format!("the system's authorities: {why}"),
             passes: true,
         });

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::message::{Message, harmless, message, taken};
+use super::message::{WebhookMessage, harmless, message, taken};
 use super::*;
 use crate::config::WebhookFormat;
 use crate::lists::ServiceName;
@@ -46,7 +46,7 @@ fn notice() -> ReleaseNotice {
 const TEXT: &str = "Graygate gw-1, service shop: pre was taken back, since it fails more often than prod; everybody \
      gets prod. 3 of 41 requests to pre failed, 2 of 3,900 to prod.";
 
-fn posted(format: &str, secret: Option<&str>) -> Message {
+fn posted(format: &str, secret: Option<&str>) -> WebhookMessage {
     let settings = settings(format, "https://h/hook?key=k", secret);
     message(
         &settings,
@@ -67,7 +67,7 @@ fn the_gateways_own_form_is_json_with_the_signature_in_a_header() {
         ("X-Graygate-Event", "tripped".to_owned()),
         ("X-Graygate-Delivery", "00000000000000aa".to_owned()),
     ];
-    let plain = Message {
+    let plain = WebhookMessage {
         url: "https://h/hook?key=k".to_owned(),
         headers: headers.clone(),
         body,
@@ -75,7 +75,7 @@ fn the_gateways_own_form_is_json_with_the_signature_in_a_header() {
     assert_eq!(posted("json", None), plain);
     let signed = posted("json", Some(SECRET));
     headers.push(("X-Hub-Signature-256", JSON_SIGNATURE.to_owned()));
-    assert_eq!(signed, Message { headers, ..plain });
+    assert_eq!(signed, WebhookMessage { headers, ..plain });
 }
 
 /// By Python: `hmac.new(SECRET, body, sha256).hexdigest()`.
@@ -248,7 +248,7 @@ fn what_a_receiver_answers_says_whether_to_try_again() {
         let format = settings(format, "https://h/", None).format;
         let expected = match why {
             "" => Ok(()),
-            why => Err(Refusal {
+            why => Err(NotTaken {
                 why: why.to_owned(),
                 passes,
             }),
