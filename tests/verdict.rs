@@ -398,7 +398,8 @@ fn what_is_found_worse_is_taken_back_on_all_gateways_where_that_is_enforced_and_
     let gateways = [start("a"), start("b")];
     let mut load = Load::of(&gateways[0], 0);
     load_until("good enough", &gateways[0], &mut load, is("good-enough"));
-    pre.fail_one_of(2);
+    let failing_from = load.round;
+    pre.fail_one_of(1);
     load_until("taken back", &gateways[0], &mut load, is("tripped"));
     gateways[0].wait_for_log("verdict-worse");
     wait_until("everywhere", DEADLINE, || state(&gateways[1]) == "tripped");
@@ -445,6 +446,13 @@ fn what_is_found_worse_is_taken_back_on_all_gateways_where_that_is_enforced_and_
         "{seen}"
     );
     assert_eq!(seen["failing"]["pre_bad"], 0, "{seen}");
+    // Those that had failed count again: they alone have it taken back once more.
+    pre.fail_one_of(1);
+    wait_until("taken back again", DEADLINE, || {
+        load.round = failing_from;
+        load.round();
+        state(&gateways[0]) == "tripped"
+    });
 }
 
 #[test]
