@@ -361,6 +361,7 @@ fn an_address_that_is_not_loopback_needs_the_token_for_reading_too() {
         "/lists",
         "/config",
         "/peers",
+        "/verdict",
         "/upgrades",
         "/nowhere",
     ] {
@@ -376,6 +377,7 @@ fn an_address_that_is_not_loopback_needs_the_token_for_reading_too() {
         "/lists",
         "/config",
         "/peers",
+        "/verdict",
         "/upgrades",
     ] {
         let response = over_tcp(admin, "GET", target, &bearer(TOKEN));
