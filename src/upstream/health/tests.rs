@@ -400,3 +400,35 @@ fn workers_that_see_a_peer_fail_at_once_put_it_out_once() {
         assert_eq!(health.outcomes().failed, 80);
     }
 }
+
+#[test]
+fn a_peer_is_warm_once_it_was_asked_for_so_long_without_having_been_out() {
+    const TIME: Duration = Duration::from_secs(30);
+    let mut case = Case::new();
+    let is_warm = |case: &Case| case.health.is_warm(TIME, case.now());
+    assert!(!is_warm(&case), "it is new");
+    case.passed = 29.9;
+    assert!(!is_warm(&case));
+    case.passed = 30.0;
+    assert!(is_warm(&case));
+    case.succeed();
+    assert!(is_warm(&case), "that it goes on answering changes nothing");
+    case.fail(case.rules.max_fails);
+    assert!(case.health.is_out() && !is_warm(&case));
+    case.passed = 100.0;
+    assert!(case.begin_trial(true).is_some());
+    assert!(!is_warm(&case), "it is on trial");
+    assert_eq!(case.succeed(), Some(Change::Back));
+    assert!(!is_warm(&case), "it is back");
+    case.passed = 129.9;
+    assert!(!is_warm(&case));
+    case.passed = 130.0;
+    assert!(is_warm(&case));
+    // A check has taken it down, and up again.
+    case.health.check_has_failed(case.now());
+    assert!(!is_warm(&case));
+    case.health.check_has_succeeded(case.now());
+    assert!(!is_warm(&case));
+    case.passed = 160.0;
+    assert!(is_warm(&case));
+}
