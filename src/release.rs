@@ -8,7 +8,7 @@
 //! clock, no I/O, no thread.
 //!
 //! `trips` is what was taken back, by whichever gateway or person, and holds it. `state` is what the store
-//! says of a release beside its lists, and `reset` begins that anew. `webhook` tells people.
+//! says of a release beside its lists. `webhook` tells people.
 //!
 //! `change` is what a verb makes of the lists of a service, `ledger` brings that into the store whole or not
 //! at all, and `history` is what it writes there about it.
@@ -20,7 +20,6 @@ pub(crate) mod history;
 pub(crate) mod judge;
 pub(crate) mod ledger;
 mod others;
-pub(crate) mod reset;
 pub(crate) mod state;
 pub(crate) mod trips;
 pub mod verdict;

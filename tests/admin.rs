@@ -508,6 +508,7 @@ fn every_counter_counts_what_has_happened_and_nothing_else() {
         ("lists_entries{list=\"gray\"}", 1),
         ("lists_entries{list=\"pre\"}", 1),
         ("lists_entries{list=\"prod\"}", 1),
+        ("tripped", 0),
         ("lists_skipped{list=\"gray\"}", 0),
         ("lists_skipped{list=\"pre\"}", 0),
         ("lists_skipped{list=\"prod\"}", 0),

@@ -1,5 +1,5 @@
-//! Versions that were taken back: by a key that somebody sets, or a gateway; on every gateway, at once, and for
-//! as long as that is meant.
+//! Versions that were taken back: by a key that somebody sets, or a gateway; on every gateway, at once, and
+//! for as long as that is meant.
 
 // Helpers outside of the tests fail by unwrapping, too.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::{
-    DEADLINE, FileSite, Gateway, Origin, Redis, Setup, poll, run_to_exit, upgrade_well, wait_until,
+    DEADLINE, FileSite, Gateway, LastProcess, Origin, Redis, Setup, poll, run_to_exit,
+    upgrade_well, wait_until,
 };
 
 const KEY: &str = "graygate:tripped";
@@ -106,6 +107,14 @@ fn served(gateway: &Gateway, client: &str) -> String {
     gateway.get(client, "/").text()
 }
 
+/// Writes the list of clients anew.
+fn set_gray(redis: &Redis, clients: &[&str]) {
+    let mut pipe = redis::pipe();
+    pipe.atomic().cmd("DEL").arg("gray").ignore();
+    pipe.cmd("RPUSH").arg("gray").arg(clients).ignore();
+    pipe.exec(&mut redis.connect(0)).unwrap();
+}
+
 fn ini(gateway: &Gateway) -> String {
     gateway.path("graygate.ini").display().to_string()
 }
@@ -133,8 +142,7 @@ fn a_key_takes_a_version_back_on_every_gateway_at_once_and_its_removal_brings_it
     site.wait("prod");
     for gateway in &site.gateways {
         gateway.wait_for_access(&format!("client={GRAY} pool=prod reason=tripped"));
-        let line = gateway.wait_for_log("tripped by=");
-        assert!(line.contains("the basket loses items"), "{line}");
+        gateway.wait_for_log("reason=\"the basket loses items\"");
         // Nobody else is concerned; and a tester has what was asked for.
         assert_eq!(served(gateway, OTHER), "prod");
         gateway.wait_for_access(&format!("client={OTHER} pool=prod reason=unlisted"));
@@ -231,7 +239,8 @@ fn trip_of(site: &Site) -> String {
 
 #[test]
 fn it_outlives_a_redis_that_loses_its_data_and_is_written_again_once_there_are_lists() {
-    let mut site = Site::start(2);
+    // That all is gone is not announced.
+    let mut site = Site::with(2, |it| it.set("redis.check_interval", "300ms"));
     site.redis.cli(&["SET", KEY, &site.trip("").to_string()]);
     site.wait("prod");
     site.redis.cli(&["FLUSHALL"]);
@@ -250,28 +259,25 @@ fn it_outlives_a_redis_that_loses_its_data_and_is_written_again_once_there_are_l
     wait_until("the key to be written again", DEADLINE, || {
         site.redis.cli(&["GET", KEY]) != redis::Value::Nil
     });
-    site.wait("prod");
+    // Whoever deletes it before all gateways have seen it would have it written again.
+    for gateway in &site.gateways {
+        gateway.wait_for_lists("the trip", |it| it["tripped"]["stored"] == true);
+    }
     site.redis.cli(&["DEL", KEY]);
     site.wait("pre");
 }
 
 #[test]
-fn a_restart_without_redis_and_an_upgrade_know_it() {
+fn a_restart_without_redis_knows_it() {
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("last-good");
-    let with_copy = |it: Setup| {
-        let it = it.set("gateway.pid_file", "pid");
-        it.set("lists.last_good", copy.display())
-    };
+    let with_copy = |it: Setup| it.set("lists.last_good", copy.display());
     let mut site = Site::with(1, with_copy);
     site.redis.cli(&["SET", KEY, &site.trip("").to_string()]);
     site.wait("prod");
     let file = folder.path().join("last-good.trips");
     wait_until("the file", DEADLINE, || file.exists() && copy.exists());
-    upgrade_well(site.first());
-    assert_eq!(served(site.first(), GRAY), "prod");
-    let gateway = site.gateways.remove(0);
-    gateway.end();
+    site.gateways.remove(0).end();
     site.redis.kill();
     let setup = Setup::new().redis(site.redis.url());
     let gateway = with_copy(setup.set("redis.timeout", "1s")).start();
@@ -280,9 +286,26 @@ fn a_restart_without_redis_and_an_upgrade_know_it() {
     gateway.wait_for_access(&format!("client={GRAY} pool=prod reason=tripped"));
     site.redis.restart();
     site.fill();
-    // It was written, and is gone: somebody has deleted it meanwhile, or the server has lost it.
+    // It was written, and is gone: nobody can tell who has deleted it while this gateway was not there.
     gateway.wait_served(GRAY, "pre", DEADLINE);
     wait_until("the file to go", DEADLINE, || !file.exists());
+}
+
+#[test]
+fn an_upgrade_without_redis_knows_it() {
+    let mut site = Site::with(1, |it| {
+        let it = it.set("gateway.pid_file", "pid");
+        it.set("redis.timeout", "1s")
+    });
+    site.redis.cli(&["SET", KEY, &site.trip("").to_string()]);
+    site.wait("prod");
+    let gateway = site.gateways.remove(0);
+    let _last = LastProcess(&gateway);
+    site.redis.kill();
+    gateway.wait_for_log("lists-unreadable");
+    upgrade_well(&gateway);
+    assert_eq!(served(&gateway, GRAY), "prod");
+    assert_eq!(gateway.lists()["tripped"]["why"], "worse");
 }
 
 #[test]
@@ -291,12 +314,12 @@ fn a_key_that_cannot_be_read_disturbs_nobody() {
     let redis = &site.redis;
     // Of a wrong type.
     redis.cli(&["RPUSH", KEY, "x"]);
-    let line = site.first().wait_for_log("release-key-refused");
+    let line = site.first().wait_for_log("release-refused");
     assert!(
         line.contains("list=tripped") && line.contains("it is no string"),
         "{line}"
     );
-    redis.push("gray", &[&GRAY, &OTHER]);
+    set_gray(redis, &[GRAY, OTHER]);
     site.first().wait_served(OTHER, "pre", DEADLINE);
     redis.cli(&["DEL", KEY]);
     redis.cli(&["SET", KEY, "stop"]);
@@ -304,7 +327,7 @@ fn a_key_that_cannot_be_read_disturbs_nobody() {
     // What held before it became unreadable holds.
     redis.cli(&["DEL", "graygate:release"]);
     redis.cli(&["HSET", "graygate:release", "a", "b"]);
-    redis.push("gray", &[&GRAY]);
+    set_gray(redis, &[GRAY]);
     site.first().wait_served(OTHER, "prod", DEADLINE);
     site.wait("prod");
     // One that may not be read.
@@ -316,22 +339,22 @@ fn a_key_that_cannot_be_read_disturbs_nobody() {
     let setup = Setup::new().redis(url).set("redis.heartbeat", "off");
     let gateway = setup.set("redis.check_interval", "200ms").start();
     gateway.wait_served(GRAY, "pre", DEADLINE);
-    let line = gateway.wait_for_log("release-key-refused");
+    let line = gateway.wait_for_log("release-refused");
     assert!(
         line.contains("NOPERM") || line.to_lowercase().contains("permission"),
         "{line}"
     );
-    redis.push("gray", &[&OTHER]);
+    set_gray(redis, &[OTHER]);
     gateway.wait_served(OTHER, "pre", DEADLINE);
     gateway.wait_served(GRAY, "prod", DEADLINE);
     assert_eq!(gateway.stderr.count("lists-unreadable"), 0);
     assert_eq!(
-        gateway.stderr.count("release-key-refused"),
+        gateway.stderr.count("release-refused"),
         2,
         "once for each key"
     );
     // With the right, it counts.
-    redis.push("gray", &[&GRAY]);
+    set_gray(redis, &[GRAY]);
     gateway.wait_served(GRAY, "pre", DEADLINE);
     redis.cli(&["ACL", "SETUSER", "reader", "~graygate:*"]);
     gateway.wait_served(GRAY, "prod", DEADLINE);
@@ -346,7 +369,7 @@ fn where_there_is_no_verdict_the_key_is_not_asked_for() {
         let text: String = redis::from_redis_value(stats).unwrap();
         text.contains("cmdstat_get:")
     };
-    site.redis.push("gray", &[&GRAY, &OTHER]);
+    set_gray(&site.redis, &[GRAY, OTHER]);
     site.first().wait_served(OTHER, "pre", DEADLINE);
     site.wait("pre");
     assert!(!reads() || site.first().lists()["tripped"].is_null());
@@ -380,6 +403,7 @@ fn beside(gateway: &Gateway, what: &str) -> std::path::PathBuf {
 fn with_a_lists_file_the_key_is_a_file_beside_it_and_holds_through_a_restart() {
     let site = FileSite::with(&[GRAY], |it| it.set("gateway.pid_file", "pid"));
     let FileSite { gateway, .. } = &site;
+    let _last = LastProcess(gateway);
     assert_eq!(served(gateway, GRAY), "pre");
     let key = beside(gateway, "tripped");
     fs::write(&key, "stop").unwrap();
@@ -392,4 +416,128 @@ fn with_a_lists_file_the_key_is_a_file_beside_it_and_holds_through_a_restart() {
     fs::remove_file(&key).unwrap();
     gateway.wait_served(GRAY, "pre", DEADLINE);
     gateway.wait_for_log("trip-reset");
+}
+
+#[test]
+fn a_reset_lets_every_gateway_try_again_and_what_could_not_be_written_before_is_over() {
+    let mut site = Site::start(2);
+    let redis = &site.redis;
+    redis.cli(&[
+        "SET",
+        "graygate:release",
+        "{\"epoch\":\"e1\",\"rollout\":{\"step\":2}}",
+    ]);
+    redis.cli(&["SET", KEY, &site.trip("e1").to_string()]);
+    site.wait("prod");
+    let ini_of = ini(site.first());
+    let reset = [
+        "verdict", "reset", "--reason", "mended", "--by", "ann", "-c", &ini_of,
+    ];
+    let text = stdout_of(&reset);
+    assert!(text.contains("- tripped\n+ epoch "), "{text}");
+    site.wait("pre");
+    for gateway in &site.gateways {
+        let line = gateway.wait_for_log("trip-reset");
+        assert!(line.contains("by=\"ann\" reason=\"mended\""), "{line}");
+    }
+    let state: String =
+        redis::from_redis_value(site.redis.cli(&["GET", "graygate:release"])).unwrap();
+    let state: Value = serde_json::from_str(&state).unwrap();
+    assert_eq!(
+        state["rollout"]["step"], 2,
+        "what others have written stays"
+    );
+    assert_ne!(state["epoch"], "e1");
+    let again: Value =
+        serde_json::from_str(&stdout_of(&[&reset[..], &["--json"]].concat())).unwrap();
+    assert_eq!(again["verb"], "reset");
+    let epoch = || -> String {
+        let state = site.redis.cli(&["GET", "graygate:release"]);
+        let state: String = redis::from_redis_value(state).unwrap();
+        let state: Value = serde_json::from_str(&state).unwrap();
+        state["epoch"].as_str().unwrap().to_owned()
+    };
+    assert_ne!(epoch(), state["epoch"]);
+    let history = stdout_of(&["history", "-c", &ini_of]);
+    assert!(
+        history.contains("reset") && history.contains("ann"),
+        "{history}"
+    );
+    // The server loses all; meanwhile somebody resets the release, and fills it again.
+    let trip = site.trip(&epoch()).to_string();
+    site.redis.cli(&["SET", KEY, &trip]);
+    site.wait("prod");
+    site.redis.kill();
+    site.redis.restart();
+    site.redis.cli(&["FLUSHALL"]);
+    run_to_exit(&reset);
+    site.fill();
+    site.wait("pre");
+    assert_eq!(site.redis.cli(&["GET", KEY]), redis::Value::Nil);
+}
+
+#[test]
+fn a_reset_beside_a_lists_file_removes_the_file_and_begins_a_new_epoch() {
+    let site = FileSite::with(&[GRAY], |it| it);
+    let FileSite { gateway, .. } = &site;
+    let key = beside(gateway, "tripped");
+    fs::write(&key, "stop").unwrap();
+    gateway.wait_served(GRAY, "prod", DEADLINE);
+    let text = stdout_of(&["verdict", "reset", "-c", &ini(gateway)]);
+    assert!(text.contains("- tripped\n+ epoch "), "{text}");
+    assert!(!key.exists());
+    let state: Value =
+        serde_json::from_slice(&fs::read(beside(gateway, "release")).unwrap()).unwrap();
+    assert_eq!(state["epoch"].as_str().map(str::len), Some(16));
+    gateway.wait_served(GRAY, "pre", DEADLINE);
+    let output = run_to_exit(&["verdict", "reset", "--service", "shop", "-c", &ini(gateway)]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+#[test]
+fn what_a_gateway_finds_while_redis_is_away_holds_here_and_is_written_when_it_is_back() {
+    let mut redis = Redis::start();
+    let failing = Origin::saying(*b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n");
+    let prod = Origin::named("prod");
+    let fill = |redis: &Redis| {
+        redis.push_peers(&failing, &prod);
+        redis.push("gray", &[&"10.1.0.0/16"]);
+    };
+    fill(&redis);
+    let setup = Setup::new().redis(redis.url());
+    let setup = setup.set("gateway.trusted_proxies", "127.0.0.0/8");
+    let setup = setup.set("upstream.max_fails", 0);
+    let gateway = setup.set("verdict.mode", "enforce").start();
+    gateway.wait_for_lists("the lists", |it| it["generation"] != 0);
+    redis.kill();
+    gateway.wait_for_log("lists-unreadable");
+    let mut client = gateway.connect();
+    let mut ask = |net: usize, number: usize| {
+        let of = format!("10.{net}.{}.{}", number / 250, number % 250 + 1);
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: {of}\r\n\r\n");
+        client.ask(head).text()
+    };
+    let mut number = 0;
+    wait_until("it is taken back", DEADLINE, || {
+        for _ in 0..20 {
+            number += 1;
+            ask(1, number);
+            ask(2, number);
+        }
+        gateway.lists()["tripped"] != Value::Null
+    });
+    assert_eq!(ask(1, 1), "prod");
+    let trip = gateway.lists()["tripped"].clone();
+    assert_eq!(trip["stored"], false, "{trip}");
+    gateway.wait_for_log("trip-unwritten");
+    redis.restart();
+    fill(&redis);
+    gateway.wait_for_log("trip-written");
+    let text: String = redis::from_redis_value(redis.cli(&["GET", KEY])).unwrap();
+    let key: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&key["at"], &key["pre"]), (&trip["at"], &trip["pre"]));
+    gateway.wait_for_lists("that the store has it", |it| {
+        it["tripped"]["stored"] == true
+    });
+    assert_eq!(ask(1, 1), "prod");
 }

@@ -115,8 +115,10 @@ pub(crate) enum Action {
         config: PathBuf,
     },
     /// Show whether the new version is worse than the old one, as far as is known, and by which numbers
-    #[command(after_long_help = VERDICT_HELP)]
+    #[command(after_long_help = VERDICT_HELP, args_conflicts_with_subcommands = true)]
     Verdict {
+        #[command(subcommand)]
+        action: Option<VerdictAction>,
         #[command(flatten)]
         of_service: ServiceAsked,
         #[command(flatten)]
@@ -436,6 +438,15 @@ pub(crate) enum HistoryAction {
         /// The ini file
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum VerdictAction {
+    /// Let a version that was taken back be tried again: its evidence begins anew on every gateway
+    Reset {
+        #[command(flatten)]
+        flags: VerbFlags,
     },
 }
 

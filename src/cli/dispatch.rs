@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::cli::arguments::{
     self, Action, Arguments, FleetAction, HistoryAction, ListsAction, ReleaseAction, ServiceAsked,
-    ShellName, VerbFlags,
+    ShellName, VerbFlags, VerdictAction,
 };
 use crate::cli::asked::AskedRequest;
 use crate::cli::exit::Exit;
@@ -108,6 +108,7 @@ fn perform(arguments: Arguments) -> (Form, Result<Report, String>) {
             (output.form(), outcome)
         }
         Action::Verdict {
+            action: None,
             of_service: ServiceAsked { service },
             output,
             config,
@@ -115,6 +116,10 @@ fn perform(arguments: Arguments) -> (Form, Result<Report, String>) {
             let outcome = verdict::show(&config, service.as_deref());
             (output.form(), outcome)
         }
+        Action::Verdict {
+            action: Some(action),
+            ..
+        } => on_verdict(action),
         Action::Peers {
             of_service: ServiceAsked { service },
             output,
@@ -187,6 +192,11 @@ fn on_release(action: ReleaseAction) -> (Form, Result<Report, String>) {
 fn silent(outcome: Result<(), String>) -> (Form, Result<Report, String>) {
     let nothing = |()| Report::new(String::new(), Value::Null);
     (Form::Text, outcome.map(nothing))
+}
+
+fn on_verdict(action: VerdictAction) -> (Form, Result<Report, String>) {
+    let VerdictAction::Reset { flags } = action;
+    (flags.output.form(), verbs::perform(&flags, Verb::Reset))
 }
 
 fn on_fleet(action: FleetAction) -> (Form, Result<Report, String>) {

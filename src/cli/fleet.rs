@@ -70,7 +70,8 @@ fn members(look: &FleetLook) -> Value {
     json!({ "nodes": nodes, "note": look.note, "differences": differences(&look.heard) })
 }
 
-/// What is taken back, and in what the gateways differ that are heard: the lists of services, and what entries they understand.
+/// What is taken back, and in what the gateways differ that are heard: the lists of services, and what
+/// entries they understand.
 fn differences(heard: &[Heard]) -> Vec<String> {
     let nodes: Vec<&Node> = heard.iter().filter_map(|it| it.node.as_ref()).collect();
     let mut services: BTreeMap<&str, BTreeMap<&str, &str>> = BTreeMap::new();

@@ -20,7 +20,7 @@ use crate::store::Entries;
 use crate::store::gate::guard::{Guarded, HoldReason};
 
 pub(crate) use self::basis::{Drawn, Edit, FoundList, FoundLists, ServiceTerms, parsed};
-use self::basis::{FROZEN, SETS, STAGE, WantedChange, Work, parts};
+use self::basis::{FROZEN, RESET, SETS, STAGE, WantedChange, Work, parts};
 pub(crate) use self::stage::{ShareBy, share};
 
 /// What is to be done.
@@ -48,6 +48,8 @@ pub(crate) enum Verb {
     Freeze,
     /// Everybody may again.
     Thaw,
+    /// What was taken back may be tried again, and its evidence begins anew.
+    Reset,
 }
 
 impl Verb {
@@ -62,6 +64,7 @@ impl Verb {
             Self::Undo => "undo",
             Self::Freeze => "freeze",
             Self::Thaw => "thaw",
+            Self::Reset => "reset",
         }
     }
 
@@ -94,6 +97,8 @@ pub(crate) struct ListsChange {
     pub(crate) are_sets: ByList<bool>,
     pub(crate) salt: Option<Option<Vec<u8>>>,
     pub(crate) state: Option<Map<String, Value>>,
+    /// Nothing is taken back any more.
+    pub(crate) untrips: bool,
     /// What goes (`-`) and what comes (`+`), in lines.
     pub(crate) difference: Vec<String>,
     pub(crate) notes: Vec<String>,
@@ -112,7 +117,7 @@ impl ListsChange {
     /// True when there is nothing to be done.
     pub(crate) fn is_none(&self) -> bool {
         let edits = self.edits.iter().all(|(_, it)| *it == Edit::None);
-        edits && self.salt.is_none() && self.state.is_none()
+        edits && self.salt.is_none() && self.state.is_none() && !self.untrips
     }
 }
 
@@ -170,6 +175,7 @@ pub(crate) fn make(
         Verb::Undo => back::undo(&work)?,
         Verb::Freeze => freeze(&work),
         Verb::Thaw => thaw(&work),
+        Verb::Reset => reset(&work),
     };
     Ok(judged(work, wanted))
 }
@@ -197,6 +203,37 @@ fn thaw(work: &Work<'_>) -> WantedChange {
     WantedChange {
         state: Some(state),
         more: vec!["- frozen".to_owned()],
+        ..WantedChange::default()
+    }
+}
+
+fn reset(work: &Work<'_>) -> WantedChange {
+    let Drawn {
+        epoch,
+        by,
+        at,
+        reason,
+        ..
+    } = work.drawn;
+    let mut state = work.next_state();
+    // So that gateways can say who it was.
+    let note = json!({ "epoch": epoch, "at": at, "by": by, "reason": reason });
+    state.insert(RESET.to_owned(), note);
+    let untrips = work.found.tripped.is_some();
+    let mut more = vec![format!("+ epoch {epoch}")];
+    let mut notes = Vec::new();
+    match (untrips, work.trip()) {
+        (true, trip) => {
+            more.insert(0, "- tripped".to_owned());
+            notes.extend(trip);
+        }
+        (false, _) => notes.push("nothing was taken back; evidence begins anew".to_owned()),
+    }
+    WantedChange {
+        state: Some(state),
+        untrips,
+        more,
+        notes,
         ..WantedChange::default()
     }
 }
@@ -260,6 +297,7 @@ fn judged(work: Work<'_>, wanted: WantedChange) -> ListsChange {
         are_sets,
         salt: wanted.salt,
         state,
+        untrips: wanted.untrips,
         difference: lines,
         notes: wanted.notes,
         asks,

@@ -1,7 +1,7 @@
 //! Versions that were taken back: by this gateway, by another one, or by hand; and until when.
 //!
-//! Of each service there is one trip at most that matters: that of the version in `pre`. It is in one of these
-//! states:
+//! Of each service there is one trip at most that matters: that of the version in `pre`. It is in one of
+//! these states:
 //!
 //! ```text
 //!            this gateway trips                   it is seen in the store
@@ -13,32 +13,34 @@
 //!    └─────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! What holds is a number in the accounts of the service ([`Pools::set_tripped`]): workers compare it with the
-//! version in the lists that a request is decided by. So a trip counts from the next request on, and is over
-//! with the very swap that brings another version. Nothing here is waited for by a request.
+//! What holds is a number in the accounts of the service ([`Pools::set_tripped`]): workers compare it with
+//! the version in the lists that a request is decided by. So a trip counts from the next request on, and is
+//! over with the very swap that brings another version. Nothing here is waited for by a request.
 //!
 //! A trip that is unwritten is written by a thread of its own ([`writing`]), again and again until the store
-//! has it. Of several gateways that have found the same, the one that has written it tells people. So is the file from which the next process of this gateway knows it ([`memory`]).
+//! has it; so is the file from which the next process of this gateway knows it ([`memory`]). Of several
+//! gateways that have found the same, the one that has written it tells people.
 //!
 //! [`Pools::set_tripped`]: crate::upstream::serving::Pools::set_tripped
 
+mod known;
 mod memory;
+mod place;
 mod writing;
 
-pub(crate) use self::memory::replace as replace_file;
-
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Sender, bounded};
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use self::known::{HeldTrip, KnownRelease};
+use self::place::TripsPlace;
 use super::state::{ReleaseState, ResetNote, Trip};
-use super::webhook::{ReleaseNotice, Webhook, node_of};
-use crate::config::{Config, Store};
+use super::webhook::{ReleaseNotice, Webhook};
+use crate::config::Config;
 use crate::lists::{Digest, ListName, Lists, ServiceName};
-use crate::store::{ReleaseReading, ReleaseWatch, StoreName, StoredText};
+use crate::store::{ReleaseReading, ReleaseWatch, StoredText};
 use crate::upstream::in_force::InForce;
 
 /// The trips of all services. One for the process.
@@ -55,57 +57,9 @@ pub(crate) struct Trips {
 
 struct KnownReleases {
     services: BTreeMap<ServiceName, KnownRelease>,
-    place: Place,
+    place: TripsPlace,
     /// It is not what the file says.
     is_unsaved: bool,
-}
-
-/// Where trips are kept.
-#[derive(Clone)]
-struct Place {
-    store: Store,
-    /// Tells the store from others.
-    name: String,
-    /// The name of this gateway.
-    node: String,
-    /// What the file is named after, if there is to be one.
-    last_good: Option<PathBuf>,
-    /// Another process of this gateway writes, as yet.
-    rests: bool,
-}
-
-impl Place {
-    fn of(config: &Config, rests: bool) -> Self {
-        Self {
-            store: config.store.clone(),
-            name: StoreName::of(&config.store).to_string(),
-            node: node_of(config),
-            last_good: config.lists.last_good.clone(),
-            rests,
-        }
-    }
-}
-
-/// What is known of the release of a service.
-#[derive(Clone, Debug, Default)]
-struct KnownRelease {
-    held: Option<HeldTrip>,
-    state: ReleaseState,
-    /// A text that is no trip, and what it was taken for when it was first seen.
-    taken_for: Option<(Vec<u8>, Trip)>,
-    /// The version of which it was logged that it was taken back.
-    told: Option<u64>,
-    /// It was this gateway that has taken that back.
-    is_own: bool,
-}
-
-/// A trip.
-#[derive(Clone, Debug, PartialEq)]
-struct HeldTrip {
-    trip: Trip,
-    version: u64,
-    /// It was seen in the store.
-    is_stored: bool,
 }
 
 /// A trip as others see it.
@@ -128,7 +82,7 @@ impl Trips {
         bell: Sender<()>,
         handed: Option<Option<&str>>,
     ) -> std::io::Result<Arc<Self>> {
-        let place = Place::of(config, handed.is_some());
+        let place = TripsPlace::of(config, handed.is_some());
         let services = match handed {
             Some(text) => text.map_or_else(BTreeMap::new, |it| memory::parse(it, &place.name)),
             None => memory::read(&place),
@@ -218,7 +172,7 @@ impl Trips {
     /// From now on, trips are kept as the settings say. Of other lists nothing is known.
     pub(crate) fn follow(&self, config: &Config, are_others: bool) {
         let mut known = self.known();
-        known.place = Place::of(config, known.place.rests);
+        known.place = TripsPlace::of(config, known.place.rests);
         if are_others {
             known.services.clear();
             for service in self.in_force.serving().services() {
@@ -326,19 +280,6 @@ fn tell_reset(service: &ServiceName, note: Option<&ResetNote>) {
     }
 }
 
-impl KnownRelease {
-    /// What the text of the key says, where these `lists` are in force or come into force.
-    fn read(&self, text: &[u8], service: &ServiceName, pre: Digest) -> Trip {
-        if let Some(trip) = Trip::parse(text) {
-            return trip;
-        }
-        match &self.taken_for {
-            Some((known, trip)) if known == text => trip.clone(),
-            _ => Trip::by_hand(text, service.as_str(), pre, &self.state.epoch),
-        }
-    }
-}
-
 impl ReleaseWatch for Trips {
     fn expect(&self, service: &ServiceName, read: &ReleaseReading, pre: Digest) {
         let StoredText::Text(text) = &read.tripped else {
@@ -396,47 +337,6 @@ impl ReleaseWatch for Trips {
         let known = self.known();
         Some(memory::render(&known.services, &known.place.name))
     }
-}
-
-impl KnownRelease {
-    /// The store has this `trip`, while `version` is the one in `pre`.
-    fn see_trip(&mut self, trip: Trip, version: u64) {
-        let seen = HeldTrip {
-            version: trip.version(),
-            trip,
-            is_stored: true,
-        };
-        match &self.held {
-            // What is there is over, and is about to be overwritten.
-            Some(own) if !own.is_stored && own.version == version && seen.version != version => {}
-            _ => self.held = Some(seen),
-        }
-    }
-
-    /// The store has none; it may have been `lost`.
-    fn see_none(&mut self, lost: bool) {
-        let Some(held) = &mut self.held else {
-            return;
-        };
-        let epoch = &self.state.epoch;
-        let is_reset = match held.is_stored {
-            true if lost => {
-                held.is_stored = false;
-                false
-            }
-            true => true,
-            // Somebody has reset the release while this gateway could not say what it had found.
-            false => !epoch.is_empty() && epoch != held.trip.epoch(),
-        };
-        if is_reset {
-            self.held = None;
-        }
-    }
-}
-
-/// The members of the file, and of what is handed over.
-fn to_json(held: &HeldTrip) -> Value {
-    json!({ "trip": held.trip.to_json(), "stored": held.is_stored })
 }
 
 #[cfg(test)]

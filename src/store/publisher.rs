@@ -30,7 +30,6 @@ pub(crate) use feed::Feed;
 pub(crate) use handed::{HandedLists, HandedService, TakenLists};
 
 use self::intake::{Intake, Intakes, ListTerms, TermsByService};
-use self::reading::taken_releases;
 use super::copy::Keeper;
 use super::status::StoreShare;
 use super::{
@@ -139,7 +138,7 @@ impl Publisher {
         let is_new = |it: &ServiceReading| self.lists.load_of(&it.service).is_none();
         let read = read.into_iter().filter(is_new).collect();
         let mut read = Self::parse_by(read, &terms);
-        let releases = taken_releases(&mut read);
+        let releases = Self::taken_releases(&mut read);
         self.prepare(&read);
         let mut entrance = self.locked_entrance();
         entrance.set_services(&terms);

@@ -114,6 +114,8 @@ pub(super) struct WantedChange {
     pub(super) salt: Option<Option<Vec<u8>>>,
     /// The state of the release, if it is another one.
     pub(super) state: Option<Map<String, Value>>,
+    /// Nothing is taken back any more.
+    pub(super) untrips: bool,
     /// Lines about what no list says.
     pub(super) more: Vec<String>,
     /// What there is to say besides.
@@ -209,6 +211,8 @@ pub(super) fn parts<'a>(
 /// The members of the state of a release that verbs write.
 pub(super) const EPOCH: &str = "epoch";
 pub(super) const FROZEN: &str = "frozen";
+/// Who has reset it last, and in which epoch.
+pub(super) const RESET: &str = "reset";
 /// For which `pre` there was a stage, and its share.
 pub(super) const STAGE: &str = "stage";
 /// The lists that were sets when they were last emptied by a verb.

@@ -260,7 +260,17 @@ fn a_release_that_was_taken_back_is_neither_staged_nor_promoted() {
             force: true,
         };
         assert!(make(&forced, &terms(), &before, &drawn()).is_ok());
+        // A reset ends it, whatever it is about.
+        let reset = make(&Verb::Reset, &terms(), &before, &drawn()).unwrap();
+        assert!(reset.untrips && reset.difference.contains(&"- tripped".to_owned()));
     }
+    before.tripped = None;
+    let again = make(&Verb::Reset, &terms(), &before, &drawn()).unwrap();
+    assert!(!again.untrips && !again.is_none(), "evidence begins anew");
+    let state = again.state.unwrap();
+    assert_eq!(state["epoch"], drawn().epoch);
+    assert_eq!(state["reset"]["epoch"], state["epoch"]);
+    assert_eq!(again.before, again.after);
 }
 
 #[test]

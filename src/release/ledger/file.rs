@@ -219,6 +219,7 @@ impl<'a> FileLedger<'a> {
             after: hash(&new),
             lines,
             state: change.state.clone(),
+            untrips: change.untrips,
         };
         self.carry_out(&new, text == new, &change.accept, &step)
             .map_err(|error| self.failed(&error))?;
@@ -264,6 +265,13 @@ impl<'a> FileLedger<'a> {
                 _ => {}
             },
             Some(members) => replace(&state, json!(members).to_string().as_bytes(), None)?,
+        }
+        // After the state: who sees only one of the two sees what is taken back still.
+        if step.untrips {
+            match fs::remove_file(self.of_service(TRIPPED)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
         let path = self.of_service(HISTORY);
         let old = read_if_there(&path)?.unwrap_or_default();
@@ -318,6 +326,8 @@ struct FileStep {
     lines: String,
     /// The state of the release, if it is another one.
     state: Option<Map<String, Value>>,
+    /// Nothing is taken back any more.
+    untrips: bool,
 }
 
 impl FileStep {
@@ -327,8 +337,12 @@ impl FileStep {
             after,
             lines,
             state,
+            untrips,
         } = self;
-        json!({ "before": before, "after": after, "history": lines, "release": state }).to_string()
+        let step = json!({
+            "before": before, "after": after, "history": lines, "release": state, "untrips": untrips,
+        });
+        step.to_string()
     }
 
     fn of_json(text: &[u8]) -> Option<Self> {
@@ -339,6 +353,7 @@ impl FileStep {
             after: word("after")?,
             lines: word("history")?,
             state: value["release"].as_object().cloned(),
+            untrips: value["untrips"].as_bool().unwrap_or_default(),
         })
     }
 }

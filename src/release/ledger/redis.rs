@@ -210,6 +210,7 @@ impl<'a> RedisLedger<'a> {
                 are_sets: ByList::default(),
                 salt: None,
                 state: None,
+                untrips: false,
                 difference: record.difference,
                 notes: Vec::new(),
                 asks: Vec::new(),
@@ -436,6 +437,9 @@ impl<'a> RedisLedger<'a> {
                 pipe.cmd("SET").arg(&self.release.release).arg(text);
             }
             None => {}
+        }
+        if change.untrips {
+            pipe.cmd("DEL").arg(&self.release.tripped);
         }
         let number = self.note(&mut pipe, order, &change, found, &mut notes);
         // Read before it is needed, and last, so that nothing else stands or falls with it.

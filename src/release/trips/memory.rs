@@ -1,6 +1,6 @@
-//! The file by which the next process of this gateway knows what was taken back, should the store be away; and
-//! the same text for a process that takes over. It is kept beside the last-good copy, by the name of that with
-//! `.trips`, and is there only while there is a trip.
+//! The file by which the next process of this gateway knows what was taken back, should the store be away;
+//! and the same text for a process that takes over. It is kept beside the last-good copy, by the name of that
+//! with `.trips`, and is there only while there is a trip.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,21 +9,22 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::{HeldTrip, KnownRelease, Place, to_json};
+use super::known::{HeldTrip, KnownRelease};
+use super::place::TripsPlace;
 use crate::lists::ServiceName;
 use crate::release::state::{ReleaseState, Trip};
 
 /// The most bytes that are read of it.
 const LONGEST: u64 = 16 << 20;
 
-fn path_of(place: &Place) -> Option<PathBuf> {
+fn path_of(place: &TripsPlace) -> Option<PathBuf> {
     let mut path = place.last_good.clone()?.into_os_string();
     path.push(".trips");
     Some(path.into())
 }
 
 /// What the file has; nothing if there is none, or it is of another store.
-pub(super) fn read(place: &Place) -> BTreeMap<ServiceName, KnownRelease> {
+pub(super) fn read(place: &TripsPlace) -> BTreeMap<ServiceName, KnownRelease> {
     let Some(path) = path_of(place) else {
         return BTreeMap::new();
     };
@@ -70,7 +71,8 @@ pub(super) fn parse(text: &str, store: &str) -> BTreeMap<ServiceName, KnownRelea
 /// The text.
 pub(super) fn render(services: &BTreeMap<ServiceName, KnownRelease>, store: &str) -> String {
     let services = services.iter().filter_map(|(name, known)| {
-        let mut value = to_json(known.held.as_ref()?);
+        let held = known.held.as_ref()?;
+        let mut value = json!({ "trip": held.trip.to_json(), "stored": held.is_stored });
         value["epoch"] = known.state.epoch.clone().into();
         if let Some((text, _)) = &known.taken_for {
             value["text"] = String::from_utf8_lossy(text).into();
@@ -86,7 +88,7 @@ pub(super) fn render(services: &BTreeMap<ServiceName, KnownRelease>, store: &str
 /// # Errors
 /// Why it cannot be written.
 pub(super) fn write(
-    place: &Place,
+    place: &TripsPlace,
     services: &BTreeMap<ServiceName, KnownRelease>,
 ) -> io::Result<()> {
     let Some(path) = path_of(place) else {
@@ -105,7 +107,7 @@ pub(super) fn write(
 ///
 /// # Errors
 /// Why it cannot be written: then all is as it was.
-pub(crate) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}.new", std::process::id()));
     let beside = PathBuf::from(beside);

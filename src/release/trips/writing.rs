@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use redis::{RedisError, RedisResult};
 
-use super::{Place, Trips, memory};
+use super::known::HeldTrip;
+use super::place::TripsPlace;
+use super::{Trips, memory};
 use crate::config::{RedisSettings, Store};
 use crate::lists::ServiceName;
 use crate::release::state::{ReleaseState, Trip};
@@ -50,6 +52,8 @@ struct Attempt {
     since: Instant,
     at: Instant,
     was_written: bool,
+    /// The store says so.
+    is_over: bool,
     /// What was said of it.
     told: Option<String>,
 }
@@ -88,19 +92,37 @@ impl Trips {
                     self.webhook.tell(notice);
                     noticed.insert(attempt.service.clone(), trip.clone());
                 }
-                attempts.push(attempt);
+                match attempt.is_over {
+                    true => self.is_over(&attempt.service, &attempt.trip),
+                    false => attempts.push(attempt),
+                }
             }
         }
     }
 
     /// What the store does not have.
-    fn unwritten(&self) -> (Place, Vec<(ServiceName, Trip)>) {
+    fn unwritten(&self) -> (TripsPlace, Vec<(ServiceName, Trip)>) {
         let known = self.known();
         let unwritten = known.services.iter().filter_map(|(service, it)| {
             let held = it.held.as_ref().filter(|it| !it.is_stored)?;
             Some((service.clone(), held.trip.clone()))
         });
         (known.place.clone(), unwritten.collect())
+    }
+
+    /// A trip that could not be written is over: somebody has reset the release since.
+    fn is_over(&self, service: &ServiceName, trip: &Trip) {
+        let mut known = self.known();
+        let Some(release) = known.services.get_mut(service) else {
+            return;
+        };
+        let is_it = |it: &HeldTrip| !it.is_stored && it.trip == *trip;
+        if release.held.take_if(|it| is_it(it)).is_some() {
+            self.settle(service, release);
+            known.is_unsaved = true;
+            drop(known);
+            self.ring();
+        }
     }
 
     /// Writes the file, if it says something else.
@@ -134,6 +156,7 @@ impl Attempt {
             since: Instant::now(),
             at: Instant::now(),
             was_written: false,
+            is_over: false,
             told: None,
         }
     }
@@ -145,7 +168,7 @@ impl Attempt {
 
     /// Tries to write it. True if the store has it now; false if people should know that it does not; `None` if
     /// there is nothing to tell.
-    fn make(&mut self, place: &Place) -> Option<bool> {
+    fn make(&mut self, place: &TripsPlace) -> Option<bool> {
         let outcome = match &place.store {
             Store::Redis(settings) => write_to_redis(settings, &self.service, &self.trip),
             Store::File(path) => {
@@ -161,8 +184,11 @@ impl Attempt {
                 self.told = None;
                 return matches!(written, Written::Yes).then_some(true);
             }
-            // What is read next says so.
-            Ok(Written::Over | Written::Again) => return None,
+            Ok(Written::Over) => {
+                self.is_over = true;
+                return None;
+            }
+            Ok(Written::Again) => return None,
             Ok(Written::Empty) => "the store has no lists".to_owned(),
             Err(error) => error,
         };

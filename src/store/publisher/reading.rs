@@ -28,14 +28,14 @@ pub(super) struct ParsedService {
     pub(super) accepted: Vec<String>,
 }
 
-/// Takes what was read of releases.
-pub(super) fn taken_releases(read: &mut [ParsedService]) -> ReadReleases {
-    let releases = read.iter_mut();
-    let releases = releases.filter_map(|it| Some((it.service.clone(), it.release.take()?)));
-    releases.collect()
-}
-
 impl Publisher {
+    /// Takes what was read of releases.
+    pub(super) fn taken_releases(read: &mut [ParsedService]) -> ReadReleases {
+        let releases = read.iter_mut();
+        let releases = releases.filter_map(|it| Some((it.service.clone(), it.release.take()?)));
+        releases.collect()
+    }
+
     /// Reads the entries. Nobody waits for this.
     pub(super) fn parse(&self, readings: Vec<ServiceReading>) -> Vec<ParsedService> {
         Self::parse_by(readings, &self.terms.load())
@@ -72,7 +72,7 @@ impl Publisher {
     ) -> Awaited {
         let mut entrance = self.locked_entrance();
         let now = now();
-        let releases = taken_releases(&mut read);
+        let releases = Self::taken_releases(&mut read);
         let new = self.judge_all(&mut entrance, read, now);
         let services: Vec<ServiceName> = new.iter().map(|it| it.0.clone()).collect();
         // Whoever sees the new lists must not see the age of the old ones.

@@ -1,23 +1,24 @@
 //! What of a service is read beside its lists: the salt of its shares, and what is known of its release. None
-//! of it ever disturbs the lists: what may not be read, is of a wrong type, or in another slot of a cluster, is
-//! left out, and that is said once.
+//! of it ever disturbs the lists: what may not be read, is of a wrong type, or in another slot of a cluster,
+//! is left out, and that is said once.
 //!
 //! All of it is read in the transaction of the lists, so that a release that sets a salt and pushes its share
-//! comes into force whole. What a cluster has elsewhere is read just after the lists, on a connection of its own.
+//! comes into force whole. What a cluster has elsewhere is read just after the lists, on a connection of its
+//! own.
 //!
 //! A salt is a key with a text, and decides whom a share of clients has. It is asked for only where the gray
-//! list has a share: whoever has none needs no key, and no right, more than before. While a salt cannot be read,
-//! the setting counts, as it does where there is no such key. One of a wrong type is a slip: then the last one
-//! that was read stays. And whoever is in a share that is in force stays in it, whatever becomes of the key,
-//! where nobody has asked for that:
+//! list has a share: whoever has none needs no key, and no right, more than before. While a salt cannot be
+//! read, the setting counts, as it does where there is no such key. One of a wrong type is a slip: then the
+//! last one that was read stays. And whoever is in a share that is in force stays in it, whatever becomes of
+//! the key, where nobody has asked for that:
 //! - while lists are not taken, for what the server is (it has lost its data), a salt is not taken either;
 //! - while the list that Redis has is without shares, and is held or kept back, the one in force keeps its
 //!   salt: a key that belongs to the other list says nothing of this one.
 //!
 //! A salt that was evicted is followed as a removal, as a list is, and said to be (`doubts`).
 //!
-//! What is known of a release (`tripped`, `release`) is asked for where the service has a verdict. It is asked
-//! for ahead of the lists: so it is found without a look through these, which may be long.
+//! What is known of a release (`tripped`, `release`) is asked for where the service has a verdict. It is
+//! asked for ahead of the lists: so it is found without a look through these, which may be long.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -130,8 +131,8 @@ impl Extras {
         self.wanted.iter().copied()
     }
 
-    /// Whether the server's refusal says that a key is elsewhere in a cluster: then it is asked for there from
-    /// now on.
+    /// Whether the server's refusal says that a key is elsewhere in a cluster: then it is asked for there
+    /// from now on.
     pub(crate) fn is_elsewhere(&mut self, of: KeyOf, error: &RedisError) -> bool {
         let codes = ["MOVED", "ASK", "TRYAGAIN", "CROSSSLOT", "CLUSTERDOWN"];
         let is_elsewhere = error.code().is_some_and(|it| codes.contains(&it));

@@ -20,8 +20,8 @@ use crate::store::{Entries, Fault, Reading};
 
 /// The server's answer about the keys of some services, unparsed.
 pub(crate) struct KeysReply {
-    /// The keys that it is about, in this order, service by service: of its release, lists, salt. Those that are missing are
-    /// forbidden, or not wanted.
+    /// The keys that it is about, in this order, service by service: of its release, lists, salt. Those that
+    /// are missing are forbidden, or not wanted.
     keys: Vec<KeyOf>,
     bytes: Vec<u8>,
     places: Vec<PartPlace>,
@@ -336,8 +336,8 @@ impl KeysReply {
 }
 
 impl ServicePart<'_> {
-    /// Equal for equal answers about lists and salt, and practically never for different ones: it has 64 bits,
-    /// which nobody outside can predict.
+    /// Equal for equal answers about lists and salt, and practically never for different ones: it has 64
+    /// bits, which nobody outside can predict.
     pub(crate) fn fingerprint(&self, salt: Option<&ExtraReply>, hasher: &RandomState) -> u64 {
         {
             let keys = self.keys.iter().filter(|it| !it.part.is_of_release());

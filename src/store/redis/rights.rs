@@ -104,5 +104,5 @@ pub(crate) fn tell_salt(of: KeyOf, keyring: &Keyring, error: &str) {
 /// Logs that what a key says of the release of a service does not count.
 pub(crate) fn tell_release(of: KeyOf, keyring: &Keyring, error: &str) {
     let (key, fields) = (keyring.key(of), keyring.fields(of));
-    log::warn!("release-key-refused {fields} key={key:?} error={error:?}");
+    log::warn!("release-refused {fields} key={key:?} error={error:?}");
 }

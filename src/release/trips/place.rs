@@ -1,0 +1,33 @@
+//! Where the trips of this gateway are kept: in which store, and beside which copy.
+
+use std::path::PathBuf;
+
+use crate::config::{Config, Store};
+use crate::release::webhook::node_of;
+use crate::store::StoreName;
+
+/// Where trips are kept.
+#[derive(Clone)]
+pub(super) struct TripsPlace {
+    pub(super) store: Store,
+    /// Tells the store from others.
+    pub(super) name: String,
+    /// The name of this gateway.
+    pub(super) node: String,
+    /// What the file is named after, if there is to be one.
+    pub(super) last_good: Option<PathBuf>,
+    /// Another process of this gateway writes, as yet.
+    pub(super) rests: bool,
+}
+
+impl TripsPlace {
+    pub(super) fn of(config: &Config, rests: bool) -> Self {
+        Self {
+            store: config.store.clone(),
+            name: StoreName::of(&config.store).to_string(),
+            node: node_of(config),
+            last_good: config.lists.last_good.clone(),
+            rests,
+        }
+    }
+}
