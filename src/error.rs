@@ -291,6 +291,7 @@ named! {
         UntrustedProxy = "untrusted-proxy", "a connection to a listener for proxies came from an address that is not in trusted_proxies";
         BadProxyHeader = "bad-proxy-header", "a connection to a listener for proxies did not begin with a PROXY protocol header";
         TunnelEnded = "tunnel-ended", "an upgraded connection ended";
+        TakenBack = "taken-back", "an upgraded connection to pre was ended, since its client is served by prod by now";
         Draining = "draining", "the gateway is shutting down";
         ListenerRemoved = "listener-removed", "a reload has removed the address that the client came by";
         Moved = "moved", "the connection goes on in the next process of an upgrade";

@@ -63,6 +63,7 @@ pub(crate) use parking::{Fate, Parking};
 pub use patience::Patience;
 pub(crate) use pipe::Pipe;
 pub use rounds::{turns_over, yield_turn};
+pub(crate) use stream::Grip;
 pub(crate) use stream::Peeked;
 pub(crate) use stream::Uptake;
 pub use stream::{Detached, Stream, Watch};

@@ -14,6 +14,7 @@
 //! | `worker` | what one worker has for its requests; none of it needs a lock |
 //! | `reports`, `claims`, `kept_for`, `workspace`, `logged_head` | parts of what a worker has |
 //! | `request_ids`, `visitors` | ids for requests and for visitors that have none |
+//! | `recalls` | which tunnels end because `pre` was taken back from their clients |
 //! | `chooser` | which peer a worker asks next |
 //! | [`units`] | which requests are counted for the verdict on a release |
 //! | `plan` | what a request asks for |
@@ -43,6 +44,7 @@ mod logged_head;
 pub mod moved;
 mod pinned;
 mod plan;
+mod recalls;
 mod reports;
 mod request_ids;
 mod session;

@@ -131,6 +131,12 @@ impl<T> Reader<T> {
         self.last.borrow().clone()
     }
 
+    /// How often the value had been replaced, at least, when it was last looked at: another number, another
+    /// value.
+    pub(crate) fn seen(&self) -> u64 {
+        self.seen.get()
+    }
+
     /// Lets go of a value that was replaced.
     pub(crate) fn refresh(&self) {
         let replacements = self.shared.replacements.load(Ordering::Acquire);

@@ -73,6 +73,7 @@ const LIMITS: &[Limit] = &[
         &[Close::KeepaliveTimeout.name()],
     ),
     ("gateway", "tunnel_timeout", &[Close::TunnelEnded.name()]),
+    ("gateway", "tunnel_grace", &[Close::TakenBack.name()]),
     ("gateway", "drain_tunnel_timeout", &[Close::Draining.name()]),
     (
         "upstream",

@@ -45,6 +45,8 @@ settings! {
         "Longest silence of a client between two requests.";
     TUNNEL_TIMEOUT: Duration = tunnel_timeout, "1h", reload, |it, _| units::duration(it),
         "Longest silence on an upgraded connection (WebSocket), and longest time in which a side reads nothing.";
+    TUNNEL_GRACE: Option<Duration> = tunnel_grace, "30s", reload, |it, _| units::duration_or_off(it),
+        "Time in which upgraded connections (WebSocket) to pre are ended, one by one, when pre is taken back from their clients; or off.";
     DRAIN_TIMEOUT: Duration = drain_timeout, "30s", reload, |it, _| units::duration(it),
         "Time for open requests to finish when the gateway stops.";
     DRAIN_TUNNEL_TIMEOUT: Duration = drain_tunnel_timeout, "1s", reload, |it, _| units::duration(it),
@@ -95,6 +97,8 @@ pub struct GatewaySettings {
     pub keepalive_timeout: Duration,
     /// For the next bytes of an upgraded connection, from either side.
     pub tunnel_timeout: Duration,
+    /// For the upgraded connections to `pre` of clients that are served by `prod` by now, if they end.
+    pub tunnel_grace: Option<Duration>,
     /// For open requests to end when the gateway stops.
     pub drain_timeout: Duration,
     /// For the next bytes of an upgraded connection, from either side, when the gateway stops.
@@ -160,6 +164,7 @@ impl GatewaySettings {
             min_rate: section.get(&MIN_RATE)?,
             keepalive_timeout: section.get(&KEEPALIVE_TIMEOUT)?,
             tunnel_timeout: section.get(&TUNNEL_TIMEOUT)?,
+            tunnel_grace: section.get(&TUNNEL_GRACE)?,
             drain_timeout: section.get(&DRAIN_TIMEOUT)?,
             drain_tunnel_timeout: section.get(&DRAIN_TUNNEL_TIMEOUT)?,
             upgrade_timeout: section.get(&UPGRADE_TIMEOUT)?,

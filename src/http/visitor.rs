@@ -25,6 +25,17 @@ impl VisitorId {
         digits.iter().all(is_digit).then_some(Self(digits))
     }
 
+    /// That of the first of these `cookies` that has the `name` and holds one.
+    pub(crate) fn of_cookies<'b>(
+        name: &[u8],
+        mut cookies: impl Iterator<Item = (&'b [u8], &'b [u8])>,
+    ) -> Option<Self> {
+        cookies.find_map(|(it, value)| match it == name {
+            true => Self::parse(value),
+            false => None,
+        })
+    }
+
     /// As it is in the cookie, which is the key of shares.
     pub(crate) fn text(&self) -> &[u8; 16] {
         &self.0
@@ -58,17 +69,11 @@ impl<'a> Visitor<'a> {
 
     /// The id: that of the first of these `cookies` that has the name and holds one, else a new one. It is
     /// the same however often it is asked for.
-    pub(super) fn id<'b>(
-        &self,
-        mut cookies: impl Iterator<Item = (&'b [u8], &'b [u8])>,
-    ) -> VisitorId {
+    pub(super) fn id<'b>(&self, cookies: impl Iterator<Item = (&'b [u8], &'b [u8])>) -> VisitorId {
         if let Some(Seen { id, .. }) = self.seen.get() {
             return id;
         }
-        let known = cookies.find_map(|(name, value)| match name == self.cookie {
-            true => VisitorId::parse(value),
-            false => None,
-        });
+        let known = VisitorId::of_cookies(self.cookie, cookies);
         let id = known.unwrap_or_else(self.next_id);
         let is_new = known.is_none();
         self.seen.set(Some(Seen { id, is_new }));

@@ -155,6 +155,11 @@ impl GrayList {
         self.selection().is_some_and(Selection::expires)
     }
 
+    /// When the next entry ends, after `now`, if one does.
+    pub(crate) fn next_end(&self, now: SystemTime) -> Option<SystemTime> {
+        self.selection()?.next_end(now)
+    }
+
     /// The entries that are more than an address or a net, made ready for requests, if there are any.
     #[inline]
     pub(crate) fn selection(&self) -> Option<&Selection> {

@@ -24,7 +24,7 @@ mod scratch;
 mod sources;
 
 use std::net::IpAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 
@@ -51,8 +51,8 @@ pub(crate) struct Selection {
     keys: Box<[BucketKey]>,
     /// An entry is about a share, if only about nobody's.
     has_shares: bool,
-    /// An entry has an end.
-    expires: bool,
+    /// When entries end, in seconds, sorted and without repetition.
+    ends: Box<[u64]>,
 }
 
 /// A term, prepared.
@@ -80,7 +80,7 @@ impl Selection {
         let number = |part: &Part| numbers[part];
         let mut share_keys: Vec<&ShareKey> = Vec::new();
         let (mut checks, mut excluding, mut admitting) = (Vec::new(), Vec::new(), Vec::new());
-        let mut expires = false;
+        let mut ends = Vec::new();
         for (place, rule) in (0..).zip(rules) {
             let is_nobody = |term: &Term| matches!(term, Term::Share { limit: 0, .. });
             if rule.terms.iter().any(is_nobody) {
@@ -110,7 +110,7 @@ impl Selection {
                 Check::Share(key, _) if *share_keys[*key] != ShareKey::Visitor => 2,
                 Check::Share(..) => 3,
             });
-            expires |= rule.until.is_some();
+            ends.extend(rule.until.map(seconds));
             let filed = Filed {
                 place,
                 first: first as u32,
@@ -127,6 +127,8 @@ impl Selection {
             ShareKey::Part(part) => BucketKey::Value(number(part)),
             ShareKey::Visitor => BucketKey::Visitor,
         });
+        ends.sort_unstable();
+        ends.dedup();
         Self {
             keys: keys.collect(),
             excluding: Filing::new(excluding, &sources),
@@ -134,7 +136,7 @@ impl Selection {
             checks: checks.into(),
             sources,
             has_shares: terms().any(|it| matches!(it, Term::Share { .. })),
-            expires,
+            ends: ends.into(),
         }
     }
 
@@ -145,7 +147,15 @@ impl Selection {
 
     /// True when the clock matters: an entry has an end.
     pub(crate) fn expires(&self) -> bool {
-        self.expires
+        !self.ends.is_empty()
+    }
+
+    /// When the next entry ends, after `now`.
+    pub(crate) fn next_end(&self, now: SystemTime) -> Option<SystemTime> {
+        let now = seconds(now);
+        let next = self.ends.partition_point(|it| *it <= now);
+        let next = self.ends.get(next)?;
+        UNIX_EPOCH.checked_add(Duration::from_secs(*next))
     }
 
     /// Looks at a request. Shares are dealt with `salt`. The wall clock is `now`; without it, no entry holds

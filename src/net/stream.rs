@@ -527,6 +527,11 @@ impl Stream {
         let _ = rustix::net::connect_unspec(&self.io.socket);
     }
 
+    /// What others on this worker may do to the connection while somebody else waits on this handle.
+    pub(crate) fn grip(&self) -> Grip {
+        Grip(Rc::clone(&self.io))
+    }
+
     /// Has the kernel look, when nothing moves for long, whether the other side is still there. Connections
     /// that were accepted have that from their listener.
     pub(crate) fn probe(&self) {
@@ -556,6 +561,23 @@ impl Stream {
     pub fn twin(&self) -> io::Result<Self> {
         let socket = self.io.socket.twin()?;
         Detached { socket }.attach()
+    }
+}
+
+/// A hold on a connection that somebody else on the same worker waits on.
+pub(crate) struct Grip(Rc<Io>);
+
+impl Grip {
+    /// Ends the wait on the handle that it is of, or the next one, with [`Wake::Interrupted`], if that can be
+    /// interrupted.
+    pub(crate) fn interrupt(&self) {
+        self.0.interrupt();
+    }
+
+    /// As [`Stream::reset`].
+    pub(crate) fn reset(&self) {
+        // One that is gone already need not be told.
+        let _ = rustix::net::connect_unspec(&self.0.socket);
     }
 }
 

@@ -22,7 +22,7 @@ use crate::http::h1::chunked::Trailer;
 use crate::http::h1::encode::ResponseToClient;
 use crate::http::h1::framing::Framing;
 use crate::http::h1::head::ResponseHead;
-use crate::net::{Patience, Stream, Wake, Watch};
+use crate::net::{Grip, Patience, Stream, Wake, Watch};
 
 /// A client that takes a response. Its pieces and its end are those of a [`BodySink`].
 pub(in crate::proxy) trait Downstream: BodySink {
@@ -118,6 +118,9 @@ pub(in crate::proxy) trait Transport: Sized + 'static {
 
     /// As [`Self::wait_readable`], in a tunnel: the gateway's own end interrupts it.
     fn wait_in_tunnel(&self, deadline: Instant, watch: Watch<'_>) -> Wake;
+
+    /// What others on this worker may do to it during such a wait; `None` for what has no socket.
+    fn grip(&self) -> Option<Grip>;
 
     /// Reads what is there; 0 is the end.
     ///

@@ -10,7 +10,7 @@ use crate::http::h1::encode::{self, ResponseToClient};
 use crate::http::h1::framing::Framing;
 use crate::http::h1::head::ResponseHead;
 use crate::http::version::Version;
-use crate::net::{Patience, Stream, Wake, Watch};
+use crate::net::{Grip, Patience, Stream, Wake, Watch};
 
 /// The response to one request, being written.
 pub(super) struct Http1<'a, S> {
@@ -120,6 +120,10 @@ impl Transport for Stream {
 
     fn wait_in_tunnel(&self, deadline: Instant, watch: Watch<'_>) -> Wake {
         self.wait_interruptible(deadline, watch)
+    }
+
+    fn grip(&self) -> Option<Grip> {
+        Some(self.grip())
     }
 
     fn read_now(&self, into: &mut [u8]) -> io::Result<usize> {

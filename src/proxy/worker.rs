@@ -12,6 +12,7 @@ use super::chooser::{Candidates, Chooser, Chosen};
 use super::claims::Claims;
 use super::gateway::{Counters, Gateway};
 use super::kept_for::KeptFor;
+use super::recalls::Recalls;
 use super::reports::Reports;
 use super::request_ids::RequestIds;
 use super::units::UnitTable;
@@ -54,6 +55,8 @@ pub(super) struct Worker {
     kept_for: RefCell<KeptFor>,
     /// Connections to peers that are pinned on the client's word alone.
     pub(super) claims: Claims,
+    /// Tunnels to `pre`.
+    pub(super) recalls: Recalls,
     pub(super) access_log: AccessLog,
     pub(super) request_ids: RequestIds,
     pub(super) visitor_ids: VisitorIds,
@@ -77,6 +80,7 @@ impl Worker {
             pool: Pool::default(),
             kept_for: RefCell::default(),
             claims: Claims::default(),
+            recalls: Recalls::default(),
             access_log: AccessLog::new(gateway.access_log.clone()),
             request_ids: RequestIds::new(),
             visitor_ids: VisitorIds::new(),
@@ -179,6 +183,11 @@ impl Worker {
         let now = Instant::now();
         let serving = self.serving.snapshot();
         self.chooser.refresh(&serving);
+        if !self.recalls.is_idle() {
+            let config = self.config.snapshot();
+            self.recalls
+                .tick(&serving, &config, self.config.seen(), now);
+        }
         let looks_again = match self.next_look.get() {
             Some(next) if now < next => true,
             _ => {

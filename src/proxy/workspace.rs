@@ -31,6 +31,8 @@ pub(super) struct Workspace {
     pub(super) mark: Option<Mark>,
     /// The protocols that the client asks for.
     pub(super) asked: Vec<u8>,
+    /// The head of a request that may become a tunnel to `pre`, as it was received.
+    pub(super) asking: Vec<u8>,
     /// What is to be written next to the peer.
     pub(super) pending: Vec<u8>,
     pub(super) response: ResponseHead,
@@ -52,6 +54,7 @@ impl Workspace {
         let written = [
             &self.to_peer,
             &self.asked,
+            &self.asking,
             &self.pending,
             &self.to_client,
             &self.added,

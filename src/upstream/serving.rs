@@ -298,6 +298,11 @@ pub(crate) struct ServiceRef {
 }
 
 impl ServiceRef {
+    /// A number that no other service has, nor one that had its name before.
+    pub(crate) fn id(self) -> u64 {
+        self.id
+    }
+
     /// True when the other one is of the same service.
     pub(crate) fn is(self, other: Self) -> bool {
         self.id == other.id

@@ -13,6 +13,9 @@
 //!   whoever sees a FIN without one connects again. We cannot send one, since where a frame begins is known
 //!   only to who has read all before it. Another protocol may take a FIN for the end of what there was, so
 //!   it is reset. A tunnel of which one side has ended waits for the rest, and is not silent in this sense.
+//! - When `pre` is taken back from its client (see [`Recall`]), it ends at a moment that is drawn by lot, be it
+//!   silent or not, a WebSocket between two pieces of what it carries: each side gets all that was read for
+//!   it and then a FIN, and what still comes from either is dropped. Another protocol is reset.
 //! - Anything else cuts it: a reset, a panic, silence in both directions for too long, a side that takes
 //!   nothing for too long, the end of `drain_timeout`. Then both sides are reset at once. A FIN would
 //!   claim that everything has arrived, and a side that keeps sending into a closed window would not
@@ -25,7 +28,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::memory::buffer::Buffer;
-use crate::net::{self, Patience, Stream, Turns, Uptake, Wake};
+use crate::net::{self, Grip, Patience, Stream, Turns, Uptake, Wake};
 use crate::proxy::downstream::Transport;
 use crate::proxy::failsafe::Failsafe;
 
@@ -40,6 +43,50 @@ pub(in crate::proxy) struct Silence {
     pub(in crate::proxy) in_stop: Box<dyn Fn() -> Option<Duration>>,
     /// Whether a FIN in the middle cannot be taken for the proper end.
     pub(in crate::proxy) tells_its_end: bool,
+    /// What may end it before its time, silent or not.
+    pub(in crate::proxy) recall: Option<Rc<Recall>>,
+}
+
+/// The end of a tunnel from without, by another coroutine of its worker.
+pub(in crate::proxy) struct Recall {
+    over: Cell<bool>,
+    /// The handles on which its two directions wait.
+    grips: [Option<Grip>; 2],
+}
+
+impl Recall {
+    /// That of a tunnel between this client and the peer of `twins`.
+    pub(in crate::proxy) fn of<T: Transport>(client: &T, twins: &Twins<T>) -> Self {
+        Self {
+            over: Cell::new(false),
+            grips: [client.grip(), Some(twins.peer.grip())],
+        }
+    }
+
+    /// One of no tunnel.
+    #[cfg(test)]
+    pub(in crate::proxy) fn of_none() -> Self {
+        Self {
+            over: Cell::new(false),
+            grips: [None, None],
+        }
+    }
+
+    /// The tunnel is to end.
+    pub(in crate::proxy) fn end(&self) {
+        self.over.set(true);
+        self.grips.iter().flatten().for_each(Grip::interrupt);
+    }
+
+    /// It was to end, and has not: a side takes nothing. Both are reset.
+    pub(in crate::proxy) fn cut(&self) {
+        self.grips.iter().flatten().for_each(Grip::reset);
+    }
+
+    /// True once it is to end.
+    pub(in crate::proxy) fn is_over(&self) -> bool {
+        self.over.get()
+    }
 }
 
 /// Bytes carried.
@@ -109,6 +156,12 @@ impl Progress {
         }
     }
 
+    /// True once the tunnel was recalled.
+    fn is_recalled(&self) -> bool {
+        let recall = self.silence.recall.as_ref();
+        recall.is_some_and(|it| it.is_over())
+    }
+
     /// True when the silence is too long only because the gateway stops.
     fn is_due_in_stop(&self) -> bool {
         self.limit_in_stop().is_some() && self.last.get().elapsed() < self.silence.limit
@@ -166,6 +219,14 @@ fn one_way<F: Transport, T: Transport>(from: &F, to: &T, progress: &Progress) ->
                 cut.disarm();
                 return count;
             }
+            // What is at its end in one direction may not be in the other.
+            Read::Recalled if !progress.silence.tells_its_end => break,
+            Read::Recalled => {
+                to.shutdown_write();
+                part(from, to, buffer.room());
+                cut.disarm();
+                return count;
+            }
         };
         net::note_arrival();
         progress.last.set(Instant::now());
@@ -196,6 +257,8 @@ enum Read {
     Cut,
     /// Nothing, and nothing is missing.
     Over,
+    /// Nothing: the tunnel was recalled.
+    Recalled,
 }
 
 /// Reads from `from`. `to` is where the bytes go.
@@ -215,7 +278,11 @@ fn read_some<F: Transport, T: Transport>(
             false => to.watch_gone(),
             true => to.watch_reset(),
         };
-        match from.wait_in_tunnel(progress.due(), watch) {
+        let wake = from.wait_in_tunnel(progress.due(), watch);
+        if progress.is_recalled() && !farewell && !net::are_waits_cut() {
+            return Read::Recalled;
+        }
+        match wake {
             Wake::Ready => {}
             // The other direction has shut it down meanwhile.
             Wake::Watched if progress.farewell.get().is_some() && !farewell => continue,
@@ -266,4 +333,22 @@ fn end_in_stop<F: Transport, T: Transport>(
     to.shutdown_write();
     progress.farewell.set(Some(Instant::now() + FAREWELL));
     ControlFlow::Continue(())
+}
+
+/// Reads to the end what still comes from a side that was told the end of a recalled tunnel, and drops it: a
+/// socket that is closed with bytes unread is reset, and what was on its way from there is lost.
+fn part<F: Transport, T: Transport>(from: &F, to: &T, into: &mut [u8]) {
+    let end = Instant::now() + FAREWELL;
+    while Instant::now() < end {
+        match from.wait_in_tunnel(end, to.watch_reset()) {
+            Wake::Ready => {}
+            Wake::Interrupted if !net::are_waits_cut() => continue,
+            _ => return,
+        }
+        match from.read_now(into) {
+            Ok(1..) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(0) | Err(_) => return,
+        }
+    }
 }

@@ -7,11 +7,14 @@ use super::{Exchange, Outcome, Stop, Upstream, client_lost};
 use crate::error::Close;
 use crate::http::h1::encode::{self, Connection, ResponseToClient};
 use crate::http::h1::framing::Framing;
+use crate::lists::PoolName;
 use crate::net::Patience;
-use crate::proxy::body::tunnel::{self, Silence};
+use crate::proxy::body::tunnel::{self, Recall, Silence, Twins};
 use crate::proxy::disclosure;
 use crate::proxy::downstream::{Downstream, Wait};
+use crate::proxy::recalls::{Held, TunnelRequest};
 use crate::proxy::workspace::Workspace;
+use crate::route::Reason;
 
 impl<D: Downstream> Exchange<'_, D> {
     /// Passes the 101 on and carries bytes both ways until the tunnel ends.
@@ -66,6 +69,8 @@ impl<D: Downstream> Exchange<'_, D> {
             upstream.stream.reset();
             return Ok(Outcome::Abort(Close::TunnelEnded));
         }
+        let recall = self.recall(&twins);
+        let held = self.hold(recall.as_ref());
         let worker = Rc::clone(self.worker);
         let silence = Silence {
             limit,
@@ -74,6 +79,7 @@ impl<D: Downstream> Exchange<'_, D> {
                 stops.then(|| worker.config.snapshot().gateway.drain_tunnel_timeout)
             }),
             tells_its_end,
+            recall: recall.clone(),
         };
         let carried = match tunnel::carry(self.transport, &upstream.stream, twins, silence) {
             Ok(carried) => carried,
@@ -83,6 +89,7 @@ impl<D: Downstream> Exchange<'_, D> {
                 return Ok(Outcome::Abort(Close::TunnelEnded));
             }
         };
+        drop(held);
         let metrics = self.worker.metrics();
         let down = carried.down.unwrap_or_default();
         self.tally.received += carried.up;
@@ -93,7 +100,9 @@ impl<D: Downstream> Exchange<'_, D> {
             metrics.panics.increment();
             return Ok(Outcome::Abort(Close::Panic));
         }
+        let is_recalled = recall.is_some_and(|it| it.is_over());
         let close = match carried.stopped {
+            _ if is_recalled => Close::TakenBack,
             true => Close::Draining,
             false => Close::TunnelEnded,
         };
@@ -101,6 +110,30 @@ impl<D: Downstream> Exchange<'_, D> {
             true => Outcome::Abort(close),
             false => Outcome::Close(close),
         })
+    }
+
+    /// What ends the tunnel if `pre` is taken back from its client: nothing if it has another pool, or is a
+    /// tester.
+    fn recall(&self, twins: &Twins<D::Transport>) -> Option<Rc<Recall>> {
+        let is_pre = self.tally.pool == Some(PoolName::Pre);
+        let is_recallable = is_pre && self.tally.reason != Some(Reason::Forced);
+        is_recallable.then(|| Rc::new(Recall::of(self.transport, twins)))
+    }
+
+    /// Has the worker look after it.
+    fn hold(&self, recall: Option<&Rc<Recall>>) -> Option<Held<'_>> {
+        let recall = Rc::clone(recall?);
+        let request = TunnelRequest {
+            head: self.workspace.asking.as_slice().into(),
+            client: self.tally.client,
+            by_proxy: self.plan.by_proxy,
+            visitor: self.tally.visitor,
+            peer: self.tally.peer?,
+            service: self.candidates.service(),
+        };
+        let worker = self.worker;
+        let (serving, config) = (worker.serving.snapshot(), worker.config.snapshot());
+        Some(worker.recalls.hold(request, recall, &serving, &config))
     }
 
     /// Writes the head that was passed on, and these bytes after it.

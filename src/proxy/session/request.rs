@@ -46,6 +46,7 @@ fn cut(outcome: Outcome, tally: &mut Tally) -> Outcome {
         Outcome::Refused(_) | Outcome::Failed(_) => Outcome::Failed(Failure::Draining),
         // A tunnel was its answer, and that was not cut short.
         Outcome::Abort(Close::TunnelEnded) => return Outcome::Abort(Close::Draining),
+        Outcome::Abort(Close::TakenBack) => return outcome,
         Outcome::Abort(_) => Outcome::Abort(Close::Draining),
         Outcome::Close(
             Close::ResponseCut | Close::ClientGone | Close::BodyCut | Close::Refused,
@@ -125,6 +126,14 @@ impl Session<'_> {
         workspace.mark = None;
         if let Ok((decision, _)) = &decision {
             self.encode(&plan, config, workspace, tally.client, decision.pool);
+        }
+        if plan.upgrade
+            && let Ok((decision, _)) = &decision
+            && decision.pool == PoolName::Pre
+        {
+            workspace.asking.clear();
+            let head = &self.buffer.filled()[..workspace.request.len];
+            workspace.asking.extend_from_slice(head);
         }
         self.buffer.consume(workspace.request.len);
         self.take_small_body(plan.framing, &mut workspace.to_peer, tally);

@@ -12,7 +12,7 @@ use crate::http::fields::{ConnectionOptions, Field, FieldKind};
 use crate::http::h1::encode::ResponseToClient;
 use crate::http::h1::framing::Framing;
 use crate::http::h1::head::ResponseHead;
-use crate::net::{self, Patience, Stream, Wake, Watch};
+use crate::net::{self, Grip, Patience, Stream, Wake, Watch};
 use crate::proxy::downstream::{
     BodyEnd, BodySink, ByteStream, Downstream, Transport, Wait, WriteOutcome,
 };
@@ -238,6 +238,10 @@ impl Transport for Sends {
 
     fn wait_in_tunnel(&self, deadline: Instant, watch: Watch<'_>) -> Wake {
         self.wait_readable(deadline, watch)
+    }
+
+    fn grip(&self) -> Option<Grip> {
+        None
     }
 
     fn read_now(&self, into: &mut [u8]) -> io::Result<usize> {
