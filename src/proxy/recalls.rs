@@ -4,14 +4,15 @@
 //! have become tunnels to a peer of `pre`, and decides on them again by the same rules when what decides has
 //! changed: the lists and peers of the service, a trip, the settings, the end of an entry. What must be true:
 //!
-//! - A tunnel is ended if its client would be served by `prod` now, and its peer is not one of `prod`: who was
-//!   removed from `gray`, is excluded, is above a lower share; everybody after a trip, or once `pre` is empty.
-//!   After a promotion the peer is one of `prod`, and the tunnel is where its client belongs.
+//! - A tunnel is ended if its client would be served by `prod` now, and its peer is not one of `prod`: who
+//!   was removed from `gray`, is excluded, is above a lower share; everybody after a trip, or once `pre` is
+//!   empty. After a promotion the peer is one of `prod`, and the tunnel is where its client belongs.
 //! - The tunnels that testers have forced are not looked after, nor those of other pools: who becomes gray
-//!   keeps the tunnel to `prod`, since nothing is wrong with that version, and an end costs the user something.
+//!   keeps the tunnel to `prod`, since nothing is wrong with that version, and an end costs the user
+//!   something.
 //! - What nobody can tell changes nothing: no lists, nobody in `prod` who could serve the client instead, a
-//!   service that a reload has removed. Nor does the health of peers: a tunnel that stands needs none. Another
-//!   `pre` without the tunnel's peer does not end it, either, while the client is gray.
+//!   service that a reload has removed. Nor does the health of peers: a tunnel that stands needs none.
+//!   Another `pre` without the tunnel's peer does not end it, either, while the client is gray.
 //! - The moment of the end is drawn evenly within `tunnel_grace` from the change on, so that not all clients
 //!   connect again at once. Who is gray again before that moment, with that peer in `pre`, keeps the tunnel.
 //! - Without a change, nothing is done but a few comparisons at each tick of the clock, for each service that
@@ -427,3 +428,6 @@ impl HeldTunnel {
         decided.ok().map(|it| it.pool)
     }
 }
+
+#[cfg(test)]
+mod tests;

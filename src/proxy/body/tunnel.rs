@@ -13,9 +13,9 @@
 //!   whoever sees a FIN without one connects again. We cannot send one, since where a frame begins is known
 //!   only to who has read all before it. Another protocol may take a FIN for the end of what there was, so
 //!   it is reset. A tunnel of which one side has ended waits for the rest, and is not silent in this sense.
-//! - When `pre` is taken back from its client (see [`Recall`]), it ends at a moment that is drawn by lot, be it
-//!   silent or not, a WebSocket between two pieces of what it carries: each side gets all that was read for
-//!   it and then a FIN, and what still comes from either is dropped. Another protocol is reset.
+//! - When `pre` is taken back from its client (see [`Recall`]), it ends at a moment that is drawn by lot,
+//!   be it silent or not, a WebSocket between two pieces of what it carries: each side gets all that was
+//!   read for it and then a FIN, and what still comes from either is dropped. Another protocol is reset.
 //! - Anything else cuts it: a reset, a panic, silence in both directions for too long, a side that takes
 //!   nothing for too long, the end of `drain_timeout`. Then both sides are reset at once. A FIN would
 //!   claim that everything has arrived, and a side that keeps sending into a closed window would not
