@@ -310,6 +310,7 @@ fn gateways_keep_frozen_lists_and_say_so_once() {
     assert_eq!(site.gateway.get("127.0.0.5", "/").text(), "pre");
     assert_eq!(site.gateway.get("127.0.0.6", "/").text(), "prod");
     assert_eq!(site.gateway.stderr.count("list-kept"), 3);
+    assert_eq!(site.gateway.stderr.count("list-recovered"), 0);
     desk.done(&["thaw"]);
     site.wait_served("127.0.0.6", "pre");
     site.wait_served("127.0.0.5", "prod");

@@ -151,11 +151,13 @@ fn a_file_stays_as_it_was_written_but_for_what_changes() {
     desk.done(&["undo", "--yes"]);
     desk.done(&["rollback", "--to", "1", "--yes"]);
     let words = |text: &str| -> Vec<String> {
-        let entries = text.lines().map(|it| it.split('#').next().unwrap().trim());
+        let entries = text
+            .lines()
+            .map(|it| it.split(['#', ';']).next().unwrap().trim());
+        let entries = entries.filter(|it| !it.is_empty()).map(str::to_owned);
+        let mut entries: Vec<String> = entries.collect();
+        entries.sort();
         entries
-            .filter(|it| !it.is_empty())
-            .map(str::to_owned)
-            .collect()
     };
     let lists = desk.lists().replace("10.5.5.5\n", "");
     let (lists, _) = lists.split_once("\n[salt]\n").unwrap();

@@ -22,7 +22,7 @@ use self::redis::RedisLedger;
 
 /// Where the lists of a service are, and what is known of them.
 pub(crate) enum Ledger<'a> {
-    Redis(RedisLedger<'a>),
+    Redis(Box<RedisLedger<'a>>),
     File(FileLedger<'a>),
 }
 
@@ -54,7 +54,10 @@ impl<'a> Ledger<'a> {
             guard_share: config.lists.guard_share,
         };
         match &config.store {
-            Store::Redis(settings) => RedisLedger::of(settings, terms).map(Self::Redis),
+            Store::Redis(settings) => {
+                let ledger = RedisLedger::of(settings, terms)?;
+                Ok(Self::Redis(Box::new(ledger)))
+            }
             Store::File(path) => Ok(Self::File(FileLedger::of(path, config, terms))),
         }
     }

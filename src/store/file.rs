@@ -153,6 +153,7 @@ impl ReleaseFiles {
         for reading in readings {
             let known = self.known.iter().find(|(it, _)| *it == reading.service);
             reading.release = known.map(|(_, it)| it.clone());
+            reading.is_frozen = known.is_some_and(|(_, it)| it.is_frozen());
         }
     }
 }

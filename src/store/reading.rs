@@ -30,6 +30,8 @@ pub(crate) struct ServiceReading {
     pub release: Option<ReleaseReading>,
     /// The digests of changes that were accepted in advance.
     pub accepted: Vec<String>,
+    /// Somebody has frozen its lists: what is in force stays.
+    pub is_frozen: bool,
 }
 
 /// A text in a store.
@@ -90,6 +92,7 @@ impl ServiceReading {
             empty_for: ByList::all(Duration::MAX),
             release: None,
             accepted: Vec::new(),
+            is_frozen: false,
         }
     }
 }

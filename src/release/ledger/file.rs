@@ -6,6 +6,7 @@
 //! after the rename, and forgets what was cut short before. Only one is at it at a time, by a lock on the
 //! folder.
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
@@ -23,6 +24,7 @@ use crate::lists::{ByList, Digest, ListName, ServiceName};
 use crate::release::change::{Edit, FoundList, FoundLists, ListsChange, ServiceTerms};
 use crate::release::history::{BY_HAND, ChangeRecord, KEPT};
 use crate::store::Entries;
+use crate::store::file::beside;
 use crate::store::format::{self, FileLine};
 
 /// How long another one may be at it.
@@ -36,6 +38,9 @@ const UNDO: usize = 1024 * 1024;
 
 /// See the module.
 pub(crate) struct FileLedger<'a> {
+    /// As the settings name it: what is beside it is found by that.
+    named: PathBuf,
+    /// Where it lies.
     path: PathBuf,
     services: &'a [Arc<ServiceSettings>],
     terms: ServiceTerms,
@@ -44,6 +49,7 @@ pub(crate) struct FileLedger<'a> {
 impl<'a> FileLedger<'a> {
     pub(super) fn of(path: &Path, config: &'a Config, terms: ServiceTerms) -> Self {
         Self {
+            named: path.to_owned(),
             // A link stays one.
             path: fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()),
             services: &config.services,
@@ -104,19 +110,9 @@ impl<'a> FileLedger<'a> {
         format::read(&self.path).map_err(|error| format!("{}: {error}", self.path.display()))
     }
 
-    /// A file beside it.
-    fn beside(&self, ending: &str) -> PathBuf {
-        let mut name = self.path.as_os_str().to_owned();
-        name.push(ending);
-        name.into()
-    }
-
-    /// One of the service's, beside it.
-    fn of_service(&self, ending: &str) -> PathBuf {
-        match self.terms.service.is_default() {
-            true => self.beside(ending),
-            false => self.beside(&format!(".{}{ending}", self.terms.service)),
-        }
+    /// The file of the service beside it that has this of it.
+    fn of_service(&self, what: &str) -> PathBuf {
+        beside(&self.named, &self.terms.service, what)
     }
 
     fn state(&self) -> Result<Map<String, Value>, String> {
@@ -242,7 +238,8 @@ impl<'a> FileLedger<'a> {
         replace(&noted, step.to_json().as_bytes(), None)?;
         if !accepted.is_empty() {
             let words: String = accepted.iter().map(|it| format!("{it}\n")).collect();
-            replace(&self.beside(ACCEPT), words.as_bytes(), None)?;
+            let place = beside(&self.named, &ServiceName::default(), ACCEPT);
+            replace(&place, words.as_bytes(), None)?;
         }
         if !is_same {
             let kept = fs::metadata(&self.path)?;
@@ -310,12 +307,12 @@ impl<'a> FileLedger<'a> {
     }
 }
 
-const RELEASE: &str = ".release";
-const TRIPPED: &str = ".tripped";
-const HISTORY: &str = ".history";
-const CHANGE: &str = ".change";
+const RELEASE: &str = "release";
+const TRIPPED: &str = "tripped";
+const HISTORY: &str = "history";
+const CHANGE: &str = "change";
 /// Of the lists file, whatever the service.
-const ACCEPT: &str = ".accept";
+const ACCEPT: &str = "accept";
 
 /// A change that is being made.
 struct FileStep {
@@ -402,6 +399,8 @@ fn edited(text: &[u8], service: &ServiceName, change: &ListsChange) -> Vec<u8> {
         out: Vec::with_capacity(text.len() + 64),
         section: None,
         change,
+        gone: HashSet::new(),
+        wanted: None,
         at: None,
         has_salt: false,
     };
@@ -437,29 +436,35 @@ struct FileEditor<'a> {
     /// The section of the service that is being written: of a list, or of the salt.
     section: Option<Option<ListName>>,
     change: &'a ListsChange,
+    /// The entries that go from it; or else those that it is to have, without those that it has already.
+    gone: HashSet<&'a [u8]>,
+    wanted: Option<HashSet<&'a [u8]>>,
     /// Where in `out` the new entries of the section belong.
     at: Option<usize>,
     has_salt: bool,
 }
 
-impl FileEditor<'_> {
+impl<'a> FileEditor<'a> {
     fn begin_section(&mut self, section: Option<Option<ListName>>) {
         self.section = section;
         self.at = section.map(|_| self.out.len());
         self.has_salt |= section == Some(None);
-    }
-
-    fn edit(&self) -> Option<&Edit> {
-        let list = self.section??;
-        Some(&self.change.edits[list])
+        (self.gone, self.wanted) = (HashSet::new(), None);
+        let set = |entries: &'a [Vec<u8>]| entries.iter().map(Vec::as_slice).collect();
+        let change: &'a ListsChange = self.change;
+        match section.flatten().map(|list| &change.edits[list]) {
+            Some(Edit::Some { gone, .. }) => self.gone = set(gone),
+            Some(Edit::All(entries)) => self.wanted = Some(set(entries)),
+            Some(Edit::None) | None => {}
+        }
     }
 
     fn entry(&mut self, entry: &[u8], line: &[u8]) {
-        let stays = match (self.section, self.edit()) {
+        let stays = match (self.section, &mut self.wanted) {
             (Some(None), _) => self.change.salt.is_none(),
-            (_, Some(Edit::Some { gone, .. })) => !gone.iter().any(|it| it == entry),
-            (_, Some(Edit::All(_))) => false,
-            _ => true,
+            // With what is said about it on its line.
+            (_, Some(wanted)) => wanted.remove(entry),
+            _ => !self.gone.contains(entry),
         };
         if stays {
             self.out.extend_from_slice(line);
@@ -476,14 +481,18 @@ impl FileEditor<'_> {
             new.extend_from_slice(entry);
             new.push(b'\n');
         };
-        match (self.section, self.edit()) {
+        let edit = self.section.flatten().map(|list| &self.change.edits[list]);
+        match (self.section, edit) {
             (Some(None), _) => {
                 if let Some(Some(salt)) = &self.change.salt {
                     add(salt);
                 }
             }
-            (_, Some(Edit::Some { new, .. } | Edit::All(new))) => {
-                new.iter().for_each(|it| add(it));
+            (_, Some(Edit::Some { new, .. })) => new.iter().for_each(|it| add(it)),
+            (_, Some(Edit::All(entries))) => {
+                let wanted = self.wanted.take().unwrap_or_default();
+                let missing = entries.iter().filter(|it| wanted.contains(&it[..]));
+                missing.for_each(|it| add(it));
             }
             _ => {}
         }

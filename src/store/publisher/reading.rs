@@ -223,10 +223,7 @@ fn parse(reading: ServiceReading, terms: &ListTerms) -> ParsedService {
         lists: door::parse(reading.lists, terms.peer_port, salt.unwrap_or(&terms.salt)),
         empty_for: reading.empty_for,
         gray_of: reading.gray_of,
-        is_frozen: reading
-            .release
-            .as_ref()
-            .is_some_and(ReleaseReading::is_frozen),
+        is_frozen: reading.is_frozen,
         release: reading.release,
         accepted: reading.accepted,
     }

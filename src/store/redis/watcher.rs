@@ -247,6 +247,8 @@ struct KnownService {
     had_salt: bool,
     /// What was last told of its release.
     release: Option<ReleaseReading>,
+    /// Somebody has frozen its lists.
+    is_frozen: bool,
 }
 
 /// What is to be read.

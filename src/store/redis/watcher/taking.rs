@@ -15,7 +15,7 @@ use crate::store::redis::link::Link;
 use crate::store::redis::once::wrong_of;
 use crate::store::redis::reading::{KeysReply, ServicePart};
 use crate::store::redis::unsettled::KeysLook;
-use crate::store::{Cause, ReleaseReading, ServiceReading};
+use crate::store::{Cause, ReleaseReading, ServiceReading, StoredText};
 
 /// A change found by a check may be announced at this moment: how long to wait for that. A busy machine
 /// takes a while, and an unannounced change is late in any case.
@@ -43,13 +43,18 @@ impl Watcher {
         server: &mut Server,
     ) -> RedisResult<()> {
         let mut releases = self.releases(answers, &look, server)?;
+        for (service, release) in &releases {
+            // What cannot be read at the moment is as it was.
+            if release.state != StoredText::Unknown {
+                self.known[*service].is_frozen = release.is_frozen();
+            }
+        }
         let parts = answers.iter().flat_map(KeysReply::parts);
         let parts = parts.map(|part| {
             let salt = look.extras.get(&KeyOf::salt(part.service));
             let print = part.fingerprint(salt, &self.hasher);
-            let release = releases.get(&part.service);
             // The same lists come in, or do not.
-            let is_frozen = release.is_some_and(ReleaseReading::is_frozen);
+            let is_frozen = self.known[part.service].is_frozen;
             (part, print.wrapping_add(is_frozen.into()))
         });
         let parts: Vec<_> = parts.collect();
@@ -129,6 +134,7 @@ impl Watcher {
             salt,
             empty_for: ByList::from_fn(|list| look.empty_for(service, list)),
             accepted: Vec::new(),
+            is_frozen: self.known[service].is_frozen,
             release,
         });
         Ok(())
