@@ -52,14 +52,13 @@ impl UnitStep {
         let mut counted = 0;
         for client in 0..Self::CLIENTS {
             let pool = PoolName::ALL[client as usize % 2];
-            let key = Ipv4Addr::from_bits(0x0a00_0000 + client).octets();
-            let Some(unit) = self.units.unit(black_box(&key), pool) else {
-                continue;
-            };
-            if !self.table.is_first(unit.client(), 1, at) {
+            let address = black_box(Ipv4Addr::from_bits(0x0a00_0000 + client));
+            if !self.table.is_first(address.to_bits().into(), 1, at) {
                 continue;
             }
-            let mut unit = unit;
+            let Some(mut unit) = self.units.unit(&address.octets(), pool) else {
+                continue;
+            };
             unit.is_answered(pool, false, Some(black_box(Duration::from_millis(3))));
             unit.attempt_has_ended(pool, false);
             self.units.count(0, &unit);

@@ -72,11 +72,6 @@ pub struct Unit {
 }
 
 impl Unit {
-    /// Whose it is.
-    pub fn client(&self) -> u64 {
-        self.client
-    }
-
     /// An attempt in `pool` has ended, and the peer `has_failed` or not.
     pub fn attempt_has_ended(&mut self, pool: PoolName, has_failed: bool) {
         if pool == self.pool {

@@ -26,6 +26,7 @@ use crate::proxy::exchange::{Exchange, Outcome, Requester};
 use crate::proxy::http1::Http1;
 use crate::proxy::plan::Plan;
 use crate::proxy::tally::Tally;
+use crate::proxy::units;
 use crate::proxy::workspace::{Mark, Workspace};
 use crate::route::{self, DecidingEntry, Decision, Reason, Service, UnknownService};
 use crate::snapshot::Snapshot;
@@ -391,14 +392,17 @@ impl Session<'_> {
             UnitKey::Cookie(name) => subject.cookie(name.as_bytes()),
             UnitKey::Header(name) => subject.header(name),
         };
+        let named = named.filter(|it| !it.is_empty());
+        let (table, service) = (&self.worker.units, pools.service_id());
+        // Most requests are not the first: they go without the hash that all gateways have of a client.
+        if !table.is_first(units::place_key(named, subject.client), service, at) {
+            return None;
+        }
         let unit = |key: &[u8]| units.unit(key, decision.pool);
-        let unit = match named.filter(|it| !it.is_empty()) {
+        match named {
             Some(name) => unit(name),
             None => lists::of_address(subject.client, unit),
-        }?;
-        let service = pools.service_id();
-        let table = &self.worker.units;
-        table.is_first(unit.client(), service, at).then_some(unit)
+        }
     }
 
     /// What a tester or a trusted proxy says of who is to serve the request.

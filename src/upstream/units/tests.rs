@@ -145,7 +145,7 @@ fn the_lists_begin_a_release_once() {
     );
     units.is_release(7);
     let unit = units.unit(b"1", PoolName::Pre).unwrap();
-    assert_eq!(unit.client(), xxh64(b"1", 7), "as every gateway has it");
+    assert_eq!(unit.client, xxh64(b"1", 7), "as every gateway has it");
     units.is_release(7);
     assert_eq!(units.unit(b"1", PoolName::Pre).unwrap().round, unit.round);
     units.is_release(8);
