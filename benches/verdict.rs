@@ -105,7 +105,7 @@ const HEALTHY: &[Kind] = &[
         per_second: 1.0,
         ..any(random)
     }),
-    ("10 a second", 2000, any),
+    ("10 a second", 1800, any),
     ("1,000 a second, 20 s", 300, |random| World {
         per_second: 1000.0,
         clients: one_of(&[20_000, 200_000], random),
@@ -116,6 +116,14 @@ const HEALTHY: &[Kind] = &[
     ("the same, 1 a second", 700, |random| World {
         per_second: 1.0,
         ..with_broken(random)
+    }),
+    ("6 hours, 1,000 clients, 1 % broken", 200, |random| World {
+        share: one_of(&[0.1, 0.25, 0.5], random),
+        rate: 0.0001 * 1000.0_f64.powf(random.f64()),
+        clients: 1000,
+        broken: 0.01,
+        seconds: 6 * 3600,
+        ..World::healthy()
     }),
     ("a list, truly twice the odds", 500, |random| World {
         odds: 2.0,
@@ -358,6 +366,12 @@ fn others(plan: &Plan) {
             seconds: it.seconds + 7350,
             ..it
         }),
+        ("after a day, 1,000 clients, 20 of each", |it| World {
+            onset: 86_400 + 150,
+            seconds: it.seconds + 86_400 + 150,
+            clients: 1000,
+            ..it
+        }),
         ("500 clients, 1 % broken", |it| World {
             clients: 500,
             broken: 0.01,
@@ -385,7 +399,11 @@ fn others(plan: &Plan) {
         let columns = RISES[..2].iter().map(|rise| {
             let name = format!("{name} {}", rise.1);
             let world = |_: &mut fastrand::Rng| change(worsened(10.0, 0.1, rise));
-            times(&fates(plan, &name, 100, world))
+            let runs = match name.contains("a day") {
+                true => 20,
+                false => 100,
+            };
+            times(&fates(plan, &name, runs, world))
         });
         let columns: Vec<String> = columns.collect();
         println!("| {name} | {} |", columns.join(" | "));

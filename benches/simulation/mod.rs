@@ -52,6 +52,10 @@ pub(crate) fn play(world: &World, random: &mut fastrand::Rng) -> Fate {
     for second in 0..world.seconds {
         let pre_clients = played.pre_clients();
         let margin = RULES.margin(world.is_list, pre_clients);
+        if gateways[0].is_used_up() {
+            gateways.iter_mut().for_each(Evidence::renew);
+            played.renew();
+        }
         let blocks = played.second(second, random);
         let mut all = Block::default();
         for (evidence, block) in gateways.iter_mut().zip(blocks) {
@@ -108,7 +112,7 @@ pub(crate) fn play(world: &World, random: &mut fastrand::Rng) -> Fate {
 /// The highest of its sums.
 fn highest(evidence: &Evidence) -> f64 {
     let mut sums = evidence.sums();
-    // The number of the stretch is none of them.
-    sums.pop();
+    // The last two are the numbers of the stretch and the hour.
+    sums.truncate(sums.len() - 2);
     sums.into_iter().fold(f64::MIN, f64::max)
 }

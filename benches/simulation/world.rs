@@ -237,6 +237,14 @@ impl<'a> Played<'a> {
         &self.blocks
     }
 
+    /// Every client counts again.
+    pub(crate) fn renew(&mut self) {
+        for crowd in [&mut self.pre, &mut self.prod] {
+            crowd.known.iter_mut().for_each(|it| it.bad = 0);
+            crowd.bad.iter_mut().for_each(Vec::clear);
+        }
+    }
+
     /// Clients of `pre` so far.
     pub(crate) fn pre_clients(&self) -> u64 {
         self.pre.seen

@@ -278,6 +278,18 @@ impl Case {
         self.margin = rules(settings).margin(is_list, self.pre_clients);
     }
 
+    /// True when every client is to be counted again, see [`Evidence::renew`].
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.failing.evidence.is_used_up()
+    }
+
+    /// Every client counts again.
+    pub(crate) fn renew(&mut self) {
+        self.failing.evidence.renew();
+        self.slow.evidence.renew();
+        self.bad_clients.clear();
+    }
+
     /// What follows at `now`, a time since some beginning, with what the `others` have told. Returns what has
     /// turned.
     pub(crate) fn judge(

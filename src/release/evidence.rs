@@ -30,8 +30,15 @@
 //! ```
 //!
 //! with w₀ = 1/2 and w_j = 1/(2 j (j+1)), which are 1 in sum. Each stretch is an e-process of its own, and so
-//! is the sum of all of them by their weights, of which M is a part. It costs 1/8 of the evidence at the
-//! beginning, and a defect after a day is seen nearly as soon as one in the first minute.
+//! is the sum of all of them by their weights, of which M is a part. It costs 1/8 of the evidence in the
+//! first stretch, and a defect after a day is seen nearly as soon as one in the first minute.
+//!
+//! # Who has been used up
+//!
+//! A client counts until its first bad unit. After hours or days that leaves few, and in the end nobody. So
+//! evidence is [renewed](Evidence::renew) every hour, and with it the clients: each counts again, and M
+//! begins anew as another e-process of its own, with a smaller weight each time (4/5 for the first hour,
+//! and 1/(5 h (h+1)) for those after it).
 //!
 //! # Good enough
 //!
@@ -71,6 +78,12 @@ const STRETCH: u32 = 300;
 /// Nobody has had more of them.
 const LAST_STRETCH: f64 = 1e9;
 
+/// So many stretches are an hour, after which evidence is renewed.
+const HOUR: u64 = 12;
+
+/// What the first hour counts for, among all.
+const OF_FIRST: f64 = 0.8;
+
 /// What the product since the beginning counts for, and those of the stretches together.
 const OF_ALL: f64 = 0.75;
 const OF_STRETCHES: f64 = 1.0 - OF_ALL;
@@ -103,7 +116,7 @@ pub struct Evidence {
     concern: Concern,
     pre: Counted,
     prod: Counted,
-    /// S_k = Σ ln R(k) since the beginning for each factor of the concern; the rest are 0.
+    /// S_k = Σ ln R(k) since it was renewed for each factor of the concern; the rest are 0.
     sums: [f64; MOST],
     /// The same in the present stretch.
     recent: [f64; MOST],
@@ -111,6 +124,8 @@ pub struct Evidence {
     stretch: u64,
     /// Blocks of the stretch.
     blocks: u32,
+    /// How often it was renewed; of several gateways, by all of them.
+    renewed: u64,
     /// Σ ln 1/L(3).
     tolerable: f64,
 }
@@ -126,6 +141,7 @@ impl Evidence {
             recent: [0.0; MOST],
             stretch: 0,
             blocks: 0,
+            renewed: 0,
             tolerable: 0.0,
         }
     }
@@ -142,11 +158,12 @@ impl Evidence {
         let factors = concern.factors();
         let (ever, rest) = sums.split_at_checked(factors.len())?;
         let (recent, rest) = rest.split_at_checked(factors.len())?;
-        let [stretch] = rest else {
+        let [stretch, renewed] = rest else {
             return None;
         };
         let counts_add_up = pre.bad <= pre.units && prod.bad <= prod.units;
-        if !counts_add_up || !(0.0..=LAST_STRETCH).contains(stretch) {
+        let is_number = |it: &f64| (0.0..=LAST_STRETCH).contains(it);
+        if !counts_add_up || !is_number(stretch) || !is_number(renewed) {
             return None;
         }
         // No block says more than that all of its bad units happen to be on one side. NaN is in no range.
@@ -166,6 +183,7 @@ impl Evidence {
             pre,
             prod,
             stretch: *stretch as u64,
+            renewed: *renewed as u64,
             tolerable,
             ..Self::new(concern)
         };
@@ -197,6 +215,22 @@ impl Evidence {
         self.tolerable -= conditional.ln_likelihood(TOLERABLE_ODDS);
     }
 
+    /// True when it is to be renewed, together with the clients that are counted.
+    pub fn is_used_up(&self) -> bool {
+        self.stretch >= HOUR - 1 && self.blocks >= STRETCH
+    }
+
+    /// From now on every client counts again. What is known of its being tolerable stays, and so do the counts.
+    pub fn renew(&mut self) {
+        *self = Self {
+            pre: self.pre,
+            prod: self.prod,
+            tolerable: self.tolerable,
+            renewed: self.renewed + 1,
+            ..Self::new(self.concern)
+        };
+    }
+
     /// What is asked.
     pub(crate) fn concern(&self) -> Concern {
         self.concern
@@ -213,11 +247,13 @@ impl Evidence {
     }
 
     /// What others have to be told of it, besides the counts and [`Self::ln_tolerable`]: for each factor of
-    /// the concern S_k since the beginning, then the same in the present stretch, and the stretch's number.
+    /// the concern S_k since it was renewed, then the same in the present stretch; the number of the stretch,
+    /// and how often it was renewed.
     pub fn sums(&self) -> Vec<f64> {
         let factors = self.concern.factors().len();
         let (ever, recent) = (&self.sums[..factors], &self.recent[..factors]);
-        [ever, recent, &[self.stretch as f64]].concat()
+        let numbers = [self.stretch as f64, self.renewed as f64];
+        [ever, recent, &numbers].concat()
     }
 
     /// ln M: at 0 nothing speaks against `pre`; ln 1000 is reached by at most one of a thousand releases that
@@ -225,14 +261,10 @@ impl Evidence {
     pub fn ln_worse(&self) -> f64 {
         let factors = self.concern.factors().len();
         let ever = OF_ALL.ln() + ln_mean_exp(&self.sums[..factors]);
-        let stretch = self.stretch as f64;
-        let weight = match self.stretch {
-            0 => 0.5,
-            _ => 0.5 / (stretch * (stretch + 1.0)),
-        };
-        let recent = (OF_STRETCHES * weight).ln() + ln_mean_exp(&self.recent[..factors]);
+        let of_stretch = OF_STRETCHES * weight(self.stretch, 0.5);
+        let recent = of_stretch.ln() + ln_mean_exp(&self.recent[..factors]);
         let (low, high) = (ever.min(recent), ever.max(recent));
-        high + (low - high).exp().ln_1p()
+        weight(self.renewed, OF_FIRST).ln() + high + (low - high).exp().ln_1p()
     }
 
     /// ln E: evidence that `pre` has less than three times the odds of `prod`. ln 20 is reached by at most
@@ -286,6 +318,7 @@ impl Evidence {
             all.pre.add(&part.evidence.pre);
             all.prod.add(&part.evidence.prod);
             all.stretch = all.stretch.saturating_add(part.evidence.stretch);
+            all.renewed = all.renewed.saturating_add(part.evidence.renewed);
         }
         let shares: Vec<Vec<bool>> = parts
             .iter()
@@ -320,6 +353,15 @@ fn product<'a>(concern: Concern, gateways: impl Iterator<Item = &'a Evidence>) -
         all.tolerable += evidence.tolerable;
     }
     all
+}
+
+/// The weight of the one with this number, of which the first has so much; all of them are 1 in sum.
+fn weight(number: u64, of_first: f64) -> f64 {
+    let number = number as f64;
+    match number > 0.0 {
+        true => (1.0 - of_first) / (number * (number + 1.0)),
+        false => of_first,
+    }
 }
 
 /// ln of the mean of the exponentials.

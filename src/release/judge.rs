@@ -198,6 +198,10 @@ impl Judge {
         let case = match &mut entry.case {
             Some(case) if case.release() == release => {
                 case.take(second(units, &counts), settings, is_list, &mut entry.habits);
+                if case.is_used_up() {
+                    units.begin(lists.version);
+                    case.renew();
+                }
                 case
             }
             other => {

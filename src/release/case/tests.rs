@@ -202,12 +202,33 @@ fn ten_gateways_with_a_tenth_of_the_traffic_see_what_one_would_have_seen() {
 }
 
 #[test]
+fn after_an_hour_every_client_counts_again_and_what_was_counted_stays() {
+    let mut it = Bench::new();
+    for _ in 0..3600 {
+        assert!(!it.case.is_used_up());
+        it.take(second((10, 0), (90, 1), &[7]), &[]);
+    }
+    assert!(it.case.is_used_up());
+    it.case.renew();
+    assert!(!it.case.is_used_up());
+    let told = it.case.told();
+    assert!(told.bad_clients.is_empty());
+    assert_eq!(
+        (told.failing.pre, told.failing.prod),
+        ([36_000, 0], [324_000, 3600])
+    );
+    assert!(told.failing.sums[..16].iter().all(|it| *it == 0.0));
+    // How often is told, to those who add it up.
+    assert_eq!(told.failing.sums.last(), Some(&1.0));
+}
+
+#[test]
 fn what_another_gateway_says_that_cannot_be_proves_nothing() {
     let mut it = Bench::new();
     it.take(second((10, 0), (90, 0), &[]), &[]);
     let nonsense = NodeVerdict {
         failing: NodeEvidence {
-            sums: vec![1e9; 17],
+            sums: vec![1e9; 18],
             ..it.case.told().failing
         },
         bad_clients: vec![1, 2, 3],

@@ -19,9 +19,9 @@
 //!
 //! Different groups share nothing: they multiply.
 //!
-//! So do their stretches, which need not begin at the same time: each of the combinations of stretches that
-//! there ever are is an e-process, and the sum of their numbers, which grows with each new one, tells its
-//! weight.
+//! So do their stretches and hours, which need not begin at the same time: each of the combinations of them
+//! that there ever are is an e-process, and the sum of their numbers, which grows with each new one, tells
+//! its weight.
 
 /// The groups of gateways, and for each group the sets of those that share nothing with each other.
 pub(super) fn sets(shares: &[Vec<bool>]) -> Vec<Vec<Vec<usize>>> {

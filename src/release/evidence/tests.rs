@@ -87,7 +87,7 @@ fn a_block_of_one_pool_or_without_bad_units_or_with_nothing_else_teaches_nothing
     for block in blocks {
         let mut evidence = Evidence::new(Concern::Failing);
         evidence.add(&block, 1.0);
-        assert_eq!(evidence.sums(), [0.0; 17], "{block:?}");
+        assert_eq!(evidence.sums(), [0.0; 18], "{block:?}");
         assert_eq!(evidence.ln_tolerable(), 0.0);
         assert_eq!(
             evidence.ln_worse(),
@@ -212,13 +212,13 @@ fn counts_beyond_all_reason_are_numbers() {
 /// ln M, by its definition.
 fn ln_worse(ever: &[f64], recent: &[f64], weight: f64) -> f64 {
     let mean = |ratios: &[f64]| ratios.iter().sum::<f64>() / ratios.len() as f64;
-    (0.75 * mean(ever) + 0.25 * weight * mean(recent)).ln()
+    (0.8 * (0.75 * mean(ever) + 0.25 * weight * mean(recent))).ln()
 }
 
 #[test]
 fn m_is_the_mean_over_the_odds_that_are_looked_for() {
     let mut evidence = Evidence::new(Concern::Slow);
-    assert_eq!(evidence.sums().len(), 11);
+    assert_eq!(evidence.sums().len(), 12);
     evidence.add(&block(10, 100, 1, 1), 1.0);
     // One bad unit, in `pre`: ψ / (1 + (ψ - 1) n/N).
     let ratios = [1.5, 2.0, 3.0, 5.0, 10.0].map(|it: f64| it / (1.0 + (it - 1.0) / 10.0));
@@ -250,15 +250,47 @@ fn what_was_before_a_defect_hardly_delays_it() {
     // A day with a bad unit of `prod` every second block, and half of a stretch.
     let mut evidence = Evidence::new(Concern::Failing);
     for at in 0..86_400 + 150 {
+        if evidence.is_used_up() {
+            evidence.renew();
+        }
         evidence.add(&block(10, 100, 0, at % 2), 1.0);
     }
     let seconds = (1..).find(|_| {
         evidence.add(&block(10, 100, 5, 5), 1.0);
         evidence.ln_worse() >= 1000.0_f64.ln()
     });
-    assert!(seconds.unwrap() <= 10);
-    // Against what was before it would still have to fail for a long time.
-    assert!(ln_mean_exp(&evidence.sums) < -100.0);
+    assert!(seconds.unwrap() <= 10, "{seconds:?}");
+}
+
+#[test]
+fn after_an_hour_it_is_renewed_and_counts_for_less_each_time() {
+    let one = block(10, 100, 1, 1);
+    let mut evidence = Evidence::new(Concern::Failing);
+    let new = evidence.ln_worse();
+    for hour in 1..4 {
+        for _ in 0..3600 {
+            assert!(!evidence.is_used_up());
+            evidence.add(&one, 1.0);
+        }
+        assert!(evidence.is_used_up());
+        let before = evidence;
+        evidence.renew();
+        assert_eq!(
+            (evidence.pre(), evidence.prod()),
+            (before.pre(), before.prod())
+        );
+        assert_eq!(evidence.ln_tolerable(), before.ln_tolerable());
+        let weight = 0.2 / f64::from(hour * (hour + 1)) / 0.8;
+        assert!((evidence.ln_worse() - new - weight.ln()).abs() < 1e-9);
+    }
+    // Of two gateways it is what both have had.
+    let all = together(&[
+        Testimony::new(evidence, vec![]),
+        Testimony::new(evidence, vec![]),
+    ]);
+    let weight = 0.2_f64 / 42.0 / 0.8;
+    assert!((all.ln_worse() - new - weight.ln()).abs() < 1e-9);
+    assert_eq!(read_back(&evidence), Some(evidence));
 }
 
 #[test]
@@ -290,7 +322,7 @@ fn read_back(evidence: &Evidence) -> Option<Evidence> {
 fn numbers_that_no_blocks_lead_to_are_no_evidence() {
     let (pre, prod) = (Counted { units: 10, bad: 2 }, Counted { units: 90, bad: 1 });
     let of = |pre, prod, sum: f64, stretch: f64, tolerable| {
-        let sums = [&[sum; 16][..], &[stretch]].concat();
+        let sums = [&[sum; 16][..], &[stretch, 0.0]].concat();
         Evidence::from_numbers(Concern::Failing, pre, prod, &sums, tolerable)
     };
     assert!(of(pre, prod, 0.5, 7.0, -1.0).is_some());
@@ -304,14 +336,18 @@ fn numbers_that_no_blocks_lead_to_are_no_evidence() {
     assert!(of(pre, prod, 0.5, f64::NAN, -1.0).is_none());
     let more_bad_than_all = Counted { units: 1, bad: 2 };
     assert!(of(more_bad_than_all, prod, 0.5, 7.0, -1.0).is_none());
-    for length in [0, 8, 16, 18] {
+    for length in [0, 8, 16, 17, 19] {
         let sums = vec![0.5; length];
         let read = Evidence::from_numbers(Concern::Failing, pre, prod, &sums, -1.0);
         assert_eq!(read, None, "{length}");
     }
+    let mut sums = [0.5; 18];
+    sums[17] = -1.0;
+    let read = Evidence::from_numbers(Concern::Failing, pre, prod, &sums, -1.0);
+    assert_eq!(read, None);
     // One of them is enough.
     for wrong in 0..16 {
-        let mut sums = [0.5; 17];
+        let mut sums = [0.5; 18];
         sums[wrong] = 20.0;
         let read = Evidence::from_numbers(Concern::Failing, pre, prod, &sums, -1.0);
         assert_eq!(read, None, "{wrong}");

@@ -369,12 +369,12 @@ fn it_is_said_in_plain_words() {
         ),
         (
             facts(evidence_of(1, (1, 41), (2, 3900))),
-            "1 of 41 requests to pre failed, 2 of 3,900 to prod: 49 times the odds, evidence 4.9 of 1,000; \
-             at this rate known in about 13 s",
+            "1 of 41 requests to pre failed, 2 of 3,900 to prod: 49 times the odds, evidence 3.9 of 1,000; \
+             at this rate known in about 14 s",
         ),
         (
             facts(evidence_of(1, (2, 41), (2, 3900))),
-            "2 of 41 requests to pre failed, 2 of 3,900 to prod: 100 times the odds, evidence 120 of 1,000; \
+            "2 of 41 requests to pre failed, 2 of 3,900 to prod: 100 times the odds, evidence 96 of 1,000; \
              at this rate known in about 3 s",
         ),
         (
