@@ -23,6 +23,7 @@ mod lists;
 mod lists_check;
 mod lists_diff;
 mod manual;
+mod notify;
 mod peers;
 mod promote;
 mod reload;

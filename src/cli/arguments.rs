@@ -448,6 +448,17 @@ pub(crate) enum VerdictAction {
         #[command(flatten)]
         flags: VerbFlags,
     },
+    /// Post a message to the webhook of the ini file, and show what is answered
+    Notify {
+        /// A test: nothing has happened
+        #[arg(long, required = true)]
+        test: bool,
+        #[command(flatten)]
+        output: Output,
+        /// The ini file
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
+        config: PathBuf,
+    },
 }
 
 #[derive(Subcommand)]

@@ -18,7 +18,7 @@ use crate::cli::exit::Exit;
 use crate::cli::report::{self, Form, Report};
 use crate::cli::{
     accept, check, config, demo, explain, fleet, fleet_wait, history, lists, lists_check,
-    lists_diff, manual, peers, promote, reload, status, upgrade, verbs, verdict, waiting,
+    lists_diff, manual, notify, peers, promote, reload, status, upgrade, verbs, verdict, waiting,
 };
 use crate::release::change::{Verb, share};
 use crate::{process, run};
@@ -195,8 +195,16 @@ fn silent(outcome: Result<(), String>) -> (Form, Result<Report, String>) {
 }
 
 fn on_verdict(action: VerdictAction) -> (Form, Result<Report, String>) {
-    let VerdictAction::Reset { flags } = action;
-    (flags.output.form(), verbs::perform(&flags, Verb::Reset))
+    match action {
+        VerdictAction::Reset { flags } => {
+            (flags.output.form(), verbs::perform(&flags, Verb::Reset))
+        }
+        VerdictAction::Notify {
+            test: _,
+            output,
+            config,
+        } => (output.form(), notify::test(&config, &verbs::whoever())),
+    }
 }
 
 fn on_fleet(action: FleetAction) -> (Form, Result<Report, String>) {

@@ -17,6 +17,7 @@ use crate::cli::admin_client::AdminClient;
 use crate::cli::arguments::VerbFlags;
 use crate::cli::fleet_wait;
 use crate::cli::lists::named;
+use crate::cli::notify;
 use crate::cli::report::{Form, Report};
 use crate::config::{Config, Store};
 use crate::fleet::node::plain;
@@ -69,7 +70,10 @@ pub(crate) fn perform_checked(
         confirmed = Some(change.asks.clone());
         Ok(Consent::Yes)
     };
-    let done = ledger.perform(&order, &mut hear)?;
+    let mut done = ledger.perform(&order, &mut hear)?;
+    if done.number.is_some() {
+        done.notes.extend(notify::done(&config, &service, &order));
+    }
     let outcome = VerbOutcome {
         flags,
         config: &config,
@@ -86,7 +90,7 @@ pub(super) fn of(flags: &VerbFlags) -> Result<ServiceName, String> {
 }
 
 /// Who is at the terminal: the name with which somebody has logged in, and where.
-fn whoever() -> String {
+pub(super) fn whoever() -> String {
     let named = ["SUDO_USER", "LOGNAME", "USER"];
     let mut named = named.iter().filter_map(|it| std::env::var(it).ok());
     let name = named.find(|it| !it.is_empty());
