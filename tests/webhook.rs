@@ -92,12 +92,9 @@ fn each_receiver_gets_its_own_form_with_the_signature_that_it_checks() {
         assert_eq!(request.head.method(), "POST");
         let kind = request.field("content-type").unwrap();
         assert!(kind.starts_with("application/json"), "{kind}");
-        let body: Value = serde_json::from_str(&request.text()).unwrap();
-        let now = Duration::from_secs(
-            humantime::parse_rfc3339("2026-01-01T00:00:00Z").map_or(0, |it| {
-                it.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
-            }),
-        );
+        let body: Value = serde_json::from_slice(&request.content).unwrap();
+        // Long ago, so that seconds are not taken for milliseconds.
+        let past = Duration::from_secs(1_700_000_000);
         let mut pairs = query(&request).into_iter();
         assert_eq!(
             pairs.next(),
@@ -121,7 +118,7 @@ fn each_receiver_gets_its_own_form_with_the_signature_that_it_checks() {
             "dingtalk" => {
                 let (name, timestamp) = pairs.next().unwrap();
                 assert_eq!(name, "timestamp");
-                assert!(timestamp.parse::<u128>().unwrap() > now.as_millis());
+                assert!(timestamp.parse::<u128>().unwrap() > past.as_millis());
                 let tag = hmac(
                     SECRET.as_bytes(),
                     format!("{timestamp}\n{SECRET}").as_bytes(),
@@ -135,7 +132,7 @@ fn each_receiver_gets_its_own_form_with_the_signature_that_it_checks() {
             }
             "feishu" => {
                 let timestamp = body["timestamp"].as_str().unwrap();
-                assert!(timestamp.parse::<u64>().unwrap() > now.as_secs());
+                assert!(timestamp.parse::<u64>().unwrap() > past.as_secs());
                 let tag = hmac(format!("{timestamp}\n{SECRET}").as_bytes(), b"");
                 assert_eq!(body["sign"], STANDARD.encode(tag));
                 assert_eq!(body["msg_type"], "text");
@@ -237,11 +234,22 @@ fn load(gateway: &Gateway, round: usize) {
     }
 }
 
+/// Asks until `pre` is found good enough.
+#[track_caller]
+fn find_good(gateway: &Gateway) {
+    let mut round = 0;
+    wait_until("good enough", DEADLINE, || {
+        load(gateway, round);
+        round += 1;
+        gateway.stderr.count("verdict-good") > 0
+    });
+}
+
 fn events(receiver: &Origin) -> Vec<Value> {
     let requests = receiver.requests();
     let bodies = requests
         .iter()
-        .map(|it| serde_json::from_str(&it.text()).unwrap());
+        .map(|it| serde_json::from_slice(&it.content).unwrap());
     bodies.collect()
 }
 
@@ -268,12 +276,16 @@ fn what_is_not_taken_is_tried_again_and_is_the_same_message() {
     let origin = Origin::named("fine");
     let asked = AtomicUsize::new(0);
     let receiver = Origin::answering(move |_| match asked.fetch_add(1, Ordering::Relaxed) {
-        0 => b"HTTP/1.1 500 token-in-query\r\nContent-Length: 12\r\n\r\nhunter2 oops".to_vec(),
+        0 => {
+            let said = format!("{SECRET} token-in-query oops");
+            let length = said.len();
+            format!("HTTP/1.1 500 No\r\nContent-Length: {length}\r\n\r\n{said}").into_bytes()
+        }
         _ => ok("taken"),
     });
     let setup = with_format(&receiver, "json").set("log.level", "debug");
     let gateway = gateway(setup, &origin);
-    load(&gateway, 0);
+    find_good(&gateway);
     let line = gateway.wait_for_log("webhook-failed notice=good");
     assert!(
         line.contains(&format!("url=http://{receiver}/(hidden) ")),
@@ -309,7 +321,7 @@ fn a_receiver_that_is_away_gets_it_later_and_a_reload_names_another_one_at_once(
     let (dead, receiver) = (free_address(), Origin::saying(ok("")));
     let setup = Setup::new().set("verdict.webhook", url(&dead));
     let mut gateway = gateway(setup, &origin);
-    load(&gateway, 0);
+    find_good(&gateway);
     let line = gateway.wait_for_log("webhook-failed notice=good");
     assert!(line.contains("again_in="), "{line}");
     wait_until("two attempts", DEADLINE, || {
@@ -343,7 +355,7 @@ fn what_would_not_be_taken_later_either_is_given_up_at_once() {
     ] {
         let receiver = Origin::saying(answer);
         let gateway = gateway(with_format(&receiver, format), &origin);
-        load(&gateway, 0);
+        find_good(&gateway);
         let line = gateway.wait_for_log("webhook-failed notice=good");
         assert!(line.contains("tries=1 effect=\"it is not told\""), "{line}");
         gateway.wait_for_metric(&total("failed"), 1.0);
@@ -357,7 +369,7 @@ fn the_end_of_the_gateway_does_not_wait_for_a_receiver_that_is_silent() {
     let (origin, receiver) = (Origin::named("fine"), Origin::mute());
     let setup = Setup::new().set("verdict.webhook", url(&receiver));
     let mut gateway = gateway(setup.set("verdict.webhook_timeout", "60s"), &origin);
-    load(&gateway, 0);
+    find_good(&gateway);
     receiver.wait("it is asked", |it| it.accepted == 1);
     let begun = Instant::now();
     gateway.signal(Signal::SIGTERM);
@@ -412,6 +424,9 @@ fn of_three_gateways_that_hold_a_trip_the_one_that_has_written_it_tells_it_and_i
         (&told["release"], &told["numbers"]),
         (&trip["release"], &trip["numbers"])
     );
+    // Evidence begins anew, so that it is not taken back at once again.
+    let epoch = "{\"epoch\":\"0123456789abcdef\"}";
+    redis.cli(&["SET", "graygate:release", epoch]);
     redis.cli(&["DEL", "graygate:tripped"]);
     for gateway in &gateways {
         gateway.wait_for_log("trip-reset");
