@@ -20,8 +20,6 @@ pub(crate) enum NoticeKind {
     Worse,
     /// It is good enough.
     Good,
-    /// A rollout has begun, moved, paused or ended.
-    Rollout,
     /// `prod` is what `pre` was.
     Promoted,
     /// A release was taken back by somebody.
@@ -39,7 +37,6 @@ impl NoticeKind {
             Self::Suspect => "suspect",
             Self::Worse => "worse",
             Self::Good => "good",
-            Self::Rollout => "rollout",
             Self::Promoted => "promoted",
             Self::RolledBack => "rolled-back",
             Self::Test => "test",
