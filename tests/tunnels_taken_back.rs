@@ -109,6 +109,21 @@ fn change(site: &Site, change: impl FnOnce()) {
         .wait_for_lists("the change", |it| it["generation"] != before);
 }
 
+/// Has this origin serve the gray client, by one change.
+#[track_caller]
+fn release(site: &Site, pre: &Origin) {
+    change(site, || {
+        let mut pipe = redis::pipe();
+        pipe.atomic().cmd("DEL").arg("pre").ignore();
+        pipe.cmd("RPUSH")
+            .arg("pre")
+            .arg(pre.address().to_string())
+            .ignore();
+        pipe.cmd("RPUSH").arg("gray").arg(GRAY).ignore();
+        pipe.exec(&mut site.redis.connect(0)).unwrap();
+    });
+}
+
 #[track_caller]
 fn tunnel_of(gateway: &Gateway, source: &str, protocol: &str, fields: &str) -> (Client, String) {
     let mut client = gateway.connect_from(source);
@@ -219,10 +234,15 @@ fn so_is_everybody_when_pre_is_emptied() {
 
 #[test]
 fn an_entry_that_ends_ends_the_tunnels_by_it() {
-    let until = SystemTime::now() + Duration::from_secs(2);
+    let site = site("50ms", &[]);
+    let until = SystemTime::now() + Duration::from_secs(4);
     let until = humantime::format_rfc3339_seconds(until).to_string();
-    let entry = format!("{GRAY} until={until}");
-    ends_by(&[&entry], "", |_| {});
+    push(&site, &[&format!("{GRAY} until={until}")]);
+    let mut tunnel = gray_tunnel(&site);
+    assert_eq!(end_of(&mut tunnel), None);
+    let (_again, by) = tunnel_of(&site.gateway, GRAY, "websocket", "");
+    assert_eq!(by, "pro");
+    site.gateway.wait_for_access("status=101 close=taken-back");
 }
 
 #[test]
@@ -367,11 +387,7 @@ fn a_busy_websocket_gets_all_that_was_sent_before_its_end() {
         Ok(())
     });
     let site = site("300ms", &[]);
-    change(&site, || {
-        site.redis.push("gray", &[&GRAY]);
-        site.redis.push_peers(&pre, &site.prod);
-        site.redis("LTRIM pre -1 -1");
-    });
+    release(&site, &pre);
     let stream = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     let source: std::net::SocketAddr = (std::net::Ipv4Addr::new(127, 0, 0, 5), 0).into();
     stream.bind(&source.into()).unwrap();
@@ -408,13 +424,7 @@ fn a_tunnel_whose_sides_take_nothing_is_cut_soon_after_its_time() {
         Ok(())
     });
     let site = site("1ms", &[]);
-    change(&site, || {
-        site.redis("DEL pre");
-        site.redis.push("pre", &[&pre]);
-        site.redis.push("gray", &[&GRAY]);
-    });
-    site.gateway
-        .wait_for_lists("pre", |it| it["gray_entries"] != 0 || !it["gray"].is_null());
+    release(&site, &pre);
     let mut client = site.gateway.connect_from(GRAY);
     client.send(upgrade("websocket", ""));
     assert_eq!(client.head().status(), 101);
