@@ -82,7 +82,7 @@ impl Trips {
                     Some(at) => attempts.swap_remove(at),
                     None => Attempt::new(service, trip),
                 };
-                let known = attempt.make(&place);
+                let known = attempt.make(&place, self);
                 let trip = &attempt.trip;
                 if let Some(is_stored) = known
                     && trip.by == place.node
@@ -108,6 +108,13 @@ impl Trips {
             Some((service.clone(), held.trip.clone()))
         });
         (known.place.clone(), unwritten.collect())
+    }
+
+    /// True while the store does not have this trip, as far as is known.
+    fn is_unwritten(&self, service: &ServiceName, trip: &Trip) -> bool {
+        let known = self.known();
+        let held = known.services.get(service).and_then(|it| it.held.as_ref());
+        held.is_some_and(|it| !it.is_stored && it.trip == *trip)
     }
 
     /// A trip that could not be written is over: somebody has reset the release since.
@@ -168,9 +175,12 @@ impl Attempt {
 
     /// Tries to write it. True if the store has it now; false if people should know that it does not; `None` if
     /// there is nothing to tell.
-    fn make(&mut self, place: &TripsPlace) -> Option<bool> {
+    fn make(&mut self, place: &TripsPlace, trips: &Trips) -> Option<bool> {
+        let is_wanted = || trips.is_unwritten(&self.service, &self.trip);
         let outcome = match &place.store {
-            Store::Redis(settings) => write_to_redis(settings, &self.service, &self.trip),
+            Store::Redis(settings) => {
+                write_to_redis(settings, &self.service, &self.trip, &is_wanted)
+            }
             Store::File(path) => {
                 write_beside(path, &self.service, &self.trip).map_err(|it| it.to_string())
             }
@@ -211,6 +221,7 @@ fn write_to_redis(
     settings: &RedisSettings,
     service: &ServiceName,
     trip: &Trip,
+    is_wanted: &dyn Fn() -> bool,
 ) -> Result<Written, String> {
     let mut finder = Finder::quiet();
     let keys = settings.services.iter().find(|it| it.service == *service);
@@ -225,7 +236,7 @@ fn write_to_redis(
         .open_at_lists(settings, &keyring, &mut Division::default())
         .and_then(|mut link| {
             let keys = (tripped.as_str(), keys.release.as_deref(), &*keys.lists.pre);
-            write_there(&mut link, keys, trip)
+            write_there(&mut link, keys, trip, is_wanted)
         });
     outcome.map_err(|error| match error.code() {
         Some("MOVED" | "CROSSSLOT") => format!(
@@ -240,6 +251,7 @@ fn write_there(
     link: &mut Link,
     (tripped, release, pre): (&str, Option<&str>, &str),
     trip: &Trip,
+    is_wanted: &dyn Fn() -> bool,
 ) -> RedisResult<Written> {
     link.ask(redis::cmd("WATCH").arg(tripped))?;
     let get = |link: &mut Link, key: &str| -> RedisResult<Option<Vec<u8>>> {
@@ -261,6 +273,10 @@ fn write_there(
     let kind = link.ask(redis::cmd("TYPE").arg(pre))?;
     if redis::from_redis_value::<String>(kind)? == "none" {
         return Ok(Written::Empty);
+    }
+    // It may have been seen there since, and deleted.
+    if !is_wanted() {
+        return Ok(Written::Again);
     }
     let mut pipe = redis::pipe();
     pipe.cmd("SET").arg(tripped).arg(trip.to_json().to_string());
