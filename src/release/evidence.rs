@@ -220,7 +220,8 @@ impl Evidence {
         self.stretch >= HOUR - 1 && self.blocks >= STRETCH
     }
 
-    /// From now on every client counts again. What is known of its being tolerable stays, and so do the counts.
+    /// From now on every client counts again. What is known of its being tolerable stays, and so do the
+    /// counts.
     pub fn renew(&mut self) {
         *self = Self {
             pre: self.pre,
