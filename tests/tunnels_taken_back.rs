@@ -1,5 +1,5 @@
-//! WebSockets and other tunnels to `pre`: they end when `pre` is taken back from their clients, one by one, and
-//! only then.
+//! WebSockets and other tunnels to `pre`: they end when `pre` is taken back from their clients, one by one,
+//! and only then.
 
 // Helpers outside of the tests fail by unwrapping, too.
 #![allow(clippy::unwrap_used)]

@@ -1,5 +1,5 @@
-//! Telling people: what each receiver gets, signed as it wants it; again where it was not taken, and not where
-//! that would not help; once, however many gateways know.
+//! Telling people: what each receiver gets, signed as it wants it; again where it was not taken, and not
+//! where that would not help; once, however many gateways know.
 
 // Helpers outside of the tests fail by unwrapping, too.
 #![allow(clippy::unwrap_used)]

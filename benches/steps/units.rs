@@ -51,7 +51,7 @@ impl UnitStep {
         let at = self.begun + Duration::from_secs(self.seconds);
         let mut counted = 0;
         for client in 0..Self::CLIENTS {
-            let pool = PoolName::ALL[client as usize % 2];
+            let pool = [PoolName::Pre, PoolName::Prod][client as usize % 2];
             let address = black_box(Ipv4Addr::from_bits(0x0a00_0000 + client));
             if !self.table.is_first(address.to_bits().into(), 1, at) {
                 continue;

@@ -1,5 +1,5 @@
-//! What the command line itself tells people: a test message (`graygate verdict notify --test`), and a release
-//! that somebody has promoted or rolled back.
+//! What the command line itself tells people: a test message (`graygate verdict notify --test`), and a
+//! release that somebody has promoted or rolled back.
 //!
 //! The message is posted by this process, once, as the ini file says; a gateway need not run.
 

@@ -1,8 +1,8 @@
-//! A secret in a file of its own. Of one that others have to show, nothing but its hash is kept; one that signs
-//! is kept as it is.
+//! A secret in a file of its own. Of one that others have to show, nothing but its hash is kept; one that
+//! signs is kept as it is.
 //!
-//! The former is compared in constant time, and by its hash, so that nothing is learned from how long an answer
-//! takes, not even the secret's length.
+//! The former is compared in constant time, and by its hash, so that nothing is learned from how long an
+//! answer takes, not even the secret's length.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};

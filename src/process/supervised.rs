@@ -75,7 +75,7 @@ mod tests {
             "heartbeat: it survives panics by itself, and tells of them",
         ),
         (
-            "src/store/redis/changes.rs",
+            "src/store/redis/changes/subscription.rs",
             "lists-events: who listens sees its end",
         ),
         (

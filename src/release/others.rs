@@ -51,8 +51,8 @@ impl Others {
         of_service.map(|(_, it)| it.clone()).collect()
     }
 
-    /// Whether of all gateways that judge this `release`, the one called `own` has the first name: what all of
-    /// them find, it tells people.
+    /// Whether of all gateways that judge this `release`, the one called `own` has the first name: what all
+    /// of them find, it tells people.
     pub(super) fn is_first(
         &self,
         (service, release): (&ServiceName, &str),

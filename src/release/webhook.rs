@@ -231,8 +231,8 @@ impl Webhook {
         }
     }
 
-    /// Tries until it is taken or given up; `is_told`: the log has it that messages are not taken. False if the
-    /// process ends before that.
+    /// Tries until it is taken or given up; `is_told`: the log has it that messages are not taken. False if
+    /// the process ends before that.
     fn deliver(&self, notice: &ReleaseNotice, is_told: &mut bool) -> bool {
         let kind = notice.kind().name();
         let service = notice.service.in_log();

@@ -507,7 +507,8 @@ impl Driver<'_> {
             _ => {
                 self.follow_another();
                 self.settle("recovered", RECOVERED);
-                // Only a check asks whose data these are; none of them before that would mean that they are lost.
+                // Only a check asks whose data these are; none of them before that would mean that they are
+                // lost.
                 return self.wait_for_checks();
             }
         }

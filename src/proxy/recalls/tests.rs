@@ -81,7 +81,8 @@ fn a_tunnel_ends_where_its_client_would_be_served_by_a_prod_without_its_peer() {
     let (pre, prod): (&[&str], &[&str]) = (&[PEER], &[PROD]);
     let none: &[&str] = &[];
     // What was asked for, what is pushed, and whether the tunnel ends.
-    let table: &[(&str, &[&str], &[&str], &[&str], bool)] = &[
+    type Row<'a> = (&'a str, &'a [&'a str], &'a [&'a str], &'a [&'a str], bool);
+    let table: &[Row<'_>] = &[
         ("", gray, pre, prod, false),
         ("", other, pre, prod, true),
         ("", none, pre, prod, true),

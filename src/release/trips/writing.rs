@@ -173,8 +173,8 @@ impl Attempt {
         self.at.elapsed() >= pause
     }
 
-    /// Tries to write it. True if the store has it now; false if people should know that it does not; `None` if
-    /// there is nothing to tell.
+    /// Tries to write it. True if the store has it now; false if people should know that it does not; `None`
+    /// if there is nothing to tell.
     fn make(&mut self, place: &TripsPlace, trips: &Trips) -> Option<bool> {
         let is_wanted = || trips.is_unwritten(&self.service, &self.trip);
         let outcome = match &place.store {

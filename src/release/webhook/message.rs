@@ -2,16 +2,16 @@
 //!
 //! - `json`, the gateway's own. The header `X-Hub-Signature-256` has `sha256=` and HMAC-SHA256 of the body in
 //!   hexadecimal digits, as GitHub has it ("Validating webhook deliveries").
-//! - `slack`: `{"text"}`, in which `&`, `<` and `>` are escaped. The URL is the secret. ("Sending messages using
-//!   incoming webhooks", "Formatting message text".)
-//! - `dingtalk`: `timestamp` in milliseconds and `sign` are in the query; that is base64 of HMAC-SHA256, by the
-//!   secret, of the timestamp, a line feed and the secret. ("Custom robot access", "Security settings".)
-//! - `feishu`: `timestamp` in seconds and `sign` are in the body; that is base64 of HMAC-SHA256 of nothing, by
-//!   the timestamp, a line feed and the secret. ("Custom bot usage guide", "Signature verification".)
+//! - `slack`: `{"text"}`, in which `&`, `<` and `>` are escaped. The URL is the secret. ("Sending messages
+//!   using incoming webhooks", "Formatting message text".)
+//! - `dingtalk`: `timestamp` in milliseconds and `sign` are in the query; that is base64 of HMAC-SHA256, by
+//!   the secret, of the timestamp, a line feed and the secret. ("Custom robot access", "Security settings".)
+//! - `feishu`: `timestamp` in seconds and `sign` are in the body; that is base64 of HMAC-SHA256 of nothing,
+//!   by the timestamp, a line feed and the secret. ("Custom bot usage guide", "Signature verification".)
 //! - `wecom`: a text of 2048 bytes at most. The URL is the secret. ("Group robot configuration".)
 //!
-//! A status other than 2xx is a failure. The last three answer 200 whatever happens, with an `errcode` (Feishu:
-//! `code`), which is 0 only for a message that was taken.
+//! A status other than 2xx is a failure. The last three answer 200 whatever happens, with an `errcode`
+//! (Feishu: `code`), which is 0 only for a message that was taken.
 
 use std::time::Duration;
 
