@@ -146,6 +146,9 @@ impl Taking {
     /// # Errors
     /// It has changed its mind; in words.
     pub(in crate::run) fn take_over(&mut self, publisher: &Publisher) -> Result<(), String> {
+        // Of no use here. While they are open, the old one would take their files for those of a process that
+        // listens, and leave them.
+        self.doors.clear();
         let limit = PROBATION + ANSWER;
         // If it has gone, its last words are still there.
         let _ = self.channel.send(&Message::Ready, &[]);
