@@ -23,7 +23,7 @@
 //!
 //! Every bad unit of a healthy release is evidence for it. After hours there is so much of that, that a
 //! defect which appears then would have to last for minutes to outweigh it. So there is, for each k, a
-//! second product that begins anew with each *stretch* of [`STRETCH`] blocks, and M is
+//! second product that begins anew with each *stretch* of `STRETCH` blocks, and M is
 //!
 //! ```text
 //! M = 3/4 mean_k Π R(k), since the beginning, + 1/4 w_j mean_k Π R(k), in the stretch j
@@ -43,7 +43,7 @@
 //! # Good enough
 //!
 //! In the same way the product of 1/L(3) is evidence *against* three times the odds: see
-//! [`Evidence::ln_tolerable`].
+//! `Evidence::ln_tolerable`.
 //!
 //! Sources: Turner, Ly and Grünwald, "Generic E-variables for exact sequential k-sample tests that allow for
 //! optional stopping" (<https://arxiv.org/abs/2106.02693>); Lindon and Malek, "Anytime-valid inference for
@@ -247,7 +247,7 @@ impl Evidence {
         self.prod
     }
 
-    /// What others have to be told of it, besides the counts and [`Self::ln_tolerable`]: for each factor of
+    /// What others have to be told of it, besides the counts and `Self::ln_tolerable`: for each factor of
     /// the concern S_k since it was renewed, then the same in the present stretch; the number of the stretch,
     /// and how often it was renewed.
     pub fn sums(&self) -> Vec<f64> {

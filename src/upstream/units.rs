@@ -7,13 +7,13 @@
 //!
 //! - Clients are what is assigned to a pool, so clients are what may be counted: a client counts until its
 //!   first bad unit, in whichever pool, and then neither its good nor its bad ones, until all
-//!   [begins anew](Units::begin). Where `pre` has [few clients](PreClients), up to [`OF_FEW`] of each
+//!   [begins anew](Units::begin). Where `pre` has few clients, up to `OF_FEW` of each
 //!   count. The same holds for slow units, on their own account. Which clients have had theirs is marked
 //!   for all workers in one table, by a hash: two clients of one mark count as one, which loses units.
 //! - A worker takes no lock, allocates nothing and calls nobody. It reads what the others read, too, and
 //!   writes what is its own, except where a client has its first bad or slow unit, or is new to `pre`.
 //! - The control plane makes and frees all of it: it is there while `pre` has a peer and the settings have
-//!   the release watched, see [`Accounts`](super::serving::Accounts).
+//!   the release watched, see `Accounts`.
 //!
 //! What a bad unit is, is said where attempts are accounted for; what evidence there is in all this, by who
 //! takes the blocks.

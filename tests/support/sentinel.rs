@@ -31,10 +31,11 @@ impl Sentinel {
         let more = password.map(|it| format!("requirepass {it}"));
         let more = more.unwrap_or_default();
         let file = dir.path().join("sentinel.conf");
+        // With less, a server that a busy machine has kept waiting is taken for dead.
         let text = format!(
             "bind {}\nport {}\ndir {}\nlogfile {}\n\
              sentinel monitor {name} {} {} 1\n\
-             sentinel down-after-milliseconds {name} 500\n\
+             sentinel down-after-milliseconds {name} 1500\n\
              sentinel failover-timeout {name} 3000\n{more}\n",
             address.ip(),
             address.port(),
