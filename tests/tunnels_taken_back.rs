@@ -11,7 +11,8 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant, SystemTime};
 
 use support::{
-    Client, Conn, DEADLINE, Gateway, Origin, Redis, Setup, Site, upgrade_well, wait_until,
+    Client, Conn, DEADLINE, Gateway, LastProcess, Origin, Redis, Setup, Site, upgrade_well,
+    wait_until,
 };
 
 const GRAY: &str = "127.0.0.5";
@@ -440,6 +441,7 @@ fn an_old_process_goes_on_with_it_after_an_upgrade_and_hears_of_what_comes_later
     let (mut later, by) = tunnel_of(&site.gateway, "127.0.0.6", "websocket", "");
     assert_eq!(by, "pre");
     change(&site, || site.redis(&format!("LREM gray 0 {GRAY}")));
+    let _last = LastProcess(&site.gateway);
     upgrade_well(&site.gateway);
     assert_eq!(end_of(&mut drawn), None);
     assert_works(&mut later);
