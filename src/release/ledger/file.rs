@@ -18,11 +18,11 @@ use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::order::{Consent, Done, Hear, Order, heard, now};
+use super::order::{Consent, Done, Hear, Order, by_hand, heard};
 use crate::config::{Config, ServiceSettings};
 use crate::lists::{ByList, Digest, ListName, ServiceName};
 use crate::release::change::{Edit, FoundList, FoundLists, ListsChange, ServiceTerms};
-use crate::release::history::{BY_HAND, ChangeRecord, KEPT};
+use crate::release::history::{ChangeRecord, KEPT};
 use crate::store::Entries;
 use crate::store::file::beside;
 use crate::store::format::{self, FileLine};
@@ -188,19 +188,8 @@ impl<'a> FileLedger<'a> {
         let mut records = Vec::new();
         let last = found.history.first();
         let mut number = last.map_or(0, |it| it.number) + 1;
-        if let Some(last) = last
-            && last.after != change.before.to_string()
-        {
-            records.push(ChangeRecord {
-                number,
-                id: format!("{:016x}", fastrand::u64(..)),
-                at: now(),
-                verb: BY_HAND.to_owned(),
-                service: self.terms.service.to_string(),
-                before: last.after.clone(),
-                after: change.before.to_string(),
-                ..ChangeRecord::default()
-            });
+        if let Some(record) = by_hand(last, &change, &self.terms) {
+            records.push(record);
             number += 1;
         }
         let mut record = order.record(&change, &self.terms, number);

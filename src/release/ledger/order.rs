@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use crate::release::change::{self, Drawn, FoundLists, ListsChange, ServiceTerms, Verb};
-use crate::release::history::ChangeRecord;
+use crate::release::history::{BY_HAND, ChangeRecord};
 
 /// What is to be done, and for whom.
 #[derive(Clone, Debug)]
@@ -60,8 +60,27 @@ impl Order {
     }
 }
 
-pub(super) fn now() -> String {
+fn now() -> String {
     humantime::format_rfc3339_millis(SystemTime::now()).to_string()
+}
+
+/// The record of what was changed without a verb since the `last` one, if the lists are others than it left.
+pub(super) fn by_hand(
+    last: Option<&ChangeRecord>,
+    change: &ListsChange,
+    terms: &ServiceTerms,
+) -> Option<ChangeRecord> {
+    let (last, found) = (last?, change.before.to_string());
+    (last.after != found).then(|| ChangeRecord {
+        number: last.number + 1,
+        id: format!("{:016x}", fastrand::u64(..)),
+        at: now(),
+        verb: BY_HAND.to_owned(),
+        service: terms.service.to_string(),
+        before: last.after.clone(),
+        after: found,
+        ..ChangeRecord::default()
+    })
 }
 
 /// What whoever asks for a change says to it.

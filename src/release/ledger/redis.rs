@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use redis::{Cmd, RedisError, RedisResult, Value};
 use serde_json::{Map, json};
 
-use super::order::{Consent, Done, Hear, Order, heard, now};
+use super::order::{Consent, Done, Hear, Order, by_hand, heard};
 use crate::config::{RedisSettings, ServiceKeys};
 use crate::lists::{ByList, ListName};
 use crate::release::change::{
     self, BackTo, Edit, FoundList, FoundLists, ListsChange, ServiceTerms,
 };
-use crate::release::history::{ASIDE, BY_HAND, Before, ChangeRecord, INLINE, KEPT};
+use crate::release::history::{ASIDE, Before, ChangeRecord, INLINE, KEPT};
 use crate::store::Entries;
 use crate::store::redis::cluster::{self, Division};
 use crate::store::redis::errors::{describe, io_error, is_of_cluster};
@@ -511,19 +511,7 @@ impl<'a> RedisLedger<'a> {
     ) -> u64 {
         let last = found.history.first();
         let mut number = last.map_or(0, |it| it.number) + 1;
-        if let Some(last) = last
-            && last.after != change.before.to_string()
-        {
-            let record = ChangeRecord {
-                number,
-                id: format!("{:016x}", fastrand::u64(..)),
-                at: now(),
-                verb: BY_HAND.to_owned(),
-                service: self.terms.service.to_string(),
-                before: last.after.clone(),
-                after: change.before.to_string(),
-                ..ChangeRecord::default()
-            };
+        if let Some(record) = by_hand(last, change, &self.terms) {
             pipe.add_command(self.added(&record));
             number += 1;
         }
