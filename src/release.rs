@@ -10,6 +10,9 @@
 //! `trips` is what was taken back, by whichever gateway or person, and holds it. `state` is what the store
 //! says of a release beside its lists. `webhook` tells people.
 //!
+//! `rollout` is a release that goes from one share to the next by itself: what becomes of it, and who carries it
+//! on; pure.
+//!
 //! `change` is what a verb makes of the lists of a service, `ledger` brings that into the store whole or not
 //! at all, and `history` is what it writes there about it.
 
@@ -20,6 +23,7 @@ pub(crate) mod history;
 pub(crate) mod judge;
 pub(crate) mod ledger;
 mod others;
+pub(crate) mod rollout;
 pub(crate) mod state;
 pub(crate) mod trips;
 pub mod verdict;

@@ -1,0 +1,491 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const EVERY: Duration = Duration::from_secs(30);
+
+fn rollout() -> Rollout {
+    Rollout {
+        id: "0123456789abcdef".to_owned(),
+        pre: "00000000000000aa".to_owned(),
+        steps: vec![100, 500, 2500],
+        at: 0,
+        share: "percent:1:cookie:u d".to_owned(),
+        every: EVERY,
+        waited: Duration::ZERO,
+        promotes: true,
+        without_verdict: false,
+        course: Course::Running,
+        why: None,
+        by: "ann@vm1".to_owned(),
+        started: "2026-11-30T01:02:03.004Z".to_owned(),
+        reason: Some("it is time".to_owned()),
+        since: "2026-11-30T01:02:03.004Z".to_owned(),
+        turns: 1,
+        lease: Lease::default(),
+    }
+}
+
+#[test]
+fn it_is_read_as_it_was_written_and_what_is_none_is_none() {
+    let mut led = rollout();
+    led.take("gw-1");
+    led.turn(Course::Paused, Some("it is late".to_owned()), "then");
+    for rollout in [rollout(), led] {
+        assert_eq!(Rollout::of_json(&rollout.to_json()), Some(rollout));
+    }
+    for (name, value) in [
+        ("at", json!(3)),
+        ("steps", json!([])),
+        ("steps", json!([100, 100, 200])),
+        ("steps", json!([100, 70_000])),
+        ("course", json!("walking")),
+        ("fence", json!("7")),
+    ] {
+        let mut text = rollout().to_json();
+        text[name] = value;
+        assert_eq!(Rollout::of_json(&text), None, "{name}");
+    }
+    assert_eq!(Rollout::of_json(&Value::Null), None);
+}
+
+#[test]
+fn what_becomes_of_it_is_told_in_the_order_of_the_rules() {
+    let (good, open, against) = (
+        Opinion::Good,
+        Opinion::Open("more is needed".to_owned()),
+        Opinion::Against("suspect".to_owned()),
+    );
+    let facts = Circumstances {
+        pre: "00000000000000aa",
+        trip: None,
+        frozen: None,
+        has_share: true,
+        seen_turns: 1,
+        opinion: &good,
+        unwritten: EVERY,
+    };
+    let wait = |why: &str| NextTurn::Wait(why.to_owned());
+    let is_pause = |it: &NextTurn| matches!(it, NextTurn::Pause(_));
+    let running = rollout();
+    assert_eq!(running.next(&facts), NextTurn::Step(1));
+    let at_last = Rollout { at: 2, ..rollout() };
+    assert_eq!(at_last.next(&facts), NextTurn::Finish);
+
+    // Time and verdict.
+    let early = Circumstances {
+        unwritten: EVERY - Duration::from_millis(1),
+        ..facts.clone()
+    };
+    assert_eq!(
+        running.next(&early),
+        wait("the time of the step is not over")
+    );
+    let half = Rollout {
+        waited: EVERY / 2,
+        ..rollout()
+    };
+    assert_eq!(
+        half.next(&Circumstances {
+            unwritten: EVERY / 2,
+            ..facts.clone()
+        }),
+        NextTurn::Step(1)
+    );
+    let unknown = Circumstances {
+        opinion: &open,
+        ..facts.clone()
+    };
+    assert_eq!(running.next(&unknown), wait("more is needed"));
+    let regardless = Rollout {
+        without_verdict: true,
+        ..rollout()
+    };
+    assert_eq!(regardless.next(&unknown), NextTurn::Step(1));
+    let doubted = Circumstances {
+        opinion: &against,
+        ..facts.clone()
+    };
+    assert_eq!(regardless.next(&doubted), wait("suspect"));
+
+    // What stops it, whatever the time and the verdict; the first of these holds.
+    let by_hand = Circumstances {
+        has_share: false,
+        ..facts.clone()
+    };
+    assert!(is_pause(&running.next(&by_hand)));
+    let tripped = Circumstances {
+        trip: Some("worse"),
+        ..by_hand
+    };
+    let back = NextTurn::Abort {
+        why: "worse".to_owned(),
+        rolls_back: true,
+    };
+    assert_eq!(running.next(&tripped), back);
+    let frozen = Circumstances {
+        frozen: Some("the lists are frozen"),
+        ..tripped.clone()
+    };
+    assert_eq!(
+        running.next(&frozen),
+        NextTurn::Pause("the lists are frozen".to_owned())
+    );
+    let other = Circumstances {
+        pre: "00000000000000bb",
+        ..frozen.clone()
+    };
+    assert!(matches!(
+        running.next(&other),
+        NextTurn::Abort {
+            rolls_back: false,
+            ..
+        }
+    ));
+    let lost = Circumstances {
+        seen_turns: 2,
+        ..other.clone()
+    };
+    assert!(is_pause(&running.next(&lost)));
+
+    // One that is paused goes neither on nor into another pause, but to its end.
+    let paused = Rollout {
+        course: Course::Paused,
+        why: Some("lunch".to_owned()),
+        ..rollout()
+    };
+    assert_eq!(paused.next(&facts), wait("lunch"));
+    assert!(matches!(
+        paused.next(&by_hand_of(&facts)),
+        NextTurn::Wait(_)
+    ));
+    assert_eq!(paused.next(&frozen), wait("the lists are frozen"));
+    assert_eq!(paused.next(&tripped), back);
+    for course in [Course::Done, Course::Aborted] {
+        let over = Rollout {
+            course,
+            ..rollout()
+        };
+        for facts in [&facts, &tripped, &frozen, &other, &lost] {
+            assert_eq!(over.next(facts), NextTurn::Over);
+        }
+    }
+}
+
+fn by_hand_of<'a>(facts: &Circumstances<'a>) -> Circumstances<'a> {
+    Circumstances {
+        has_share: false,
+        ..facts.clone()
+    }
+}
+
+#[test]
+fn a_lease_is_taken_when_it_was_seen_unchanged_for_its_time() {
+    let at = Duration::from_millis;
+    let mut rollout = rollout();
+    let (mut one, mut other) = (Candidate::default(), Candidate::default());
+    assert_eq!(one.look(&rollout, "a", at(5_000)), Role::Takes);
+    rollout.take("a");
+    one.wrote(rollout.lease.fence, at(5_000), at(5_100));
+    let leads = |unwritten, is_due| Role::Leads {
+        fence: 1,
+        unwritten: at(unwritten),
+        is_due,
+    };
+    assert_eq!(one.look(&rollout, "a", at(6_100)), leads(1_000, false));
+    assert_eq!(one.look(&rollout, "a", at(8_400)), leads(3_300, true));
+    // Another process has another clock.
+    assert_eq!(other.look(&rollout, "b", at(900_000)), Role::Follows);
+    assert_eq!(other.look(&rollout, "b", at(909_999)), Role::Follows);
+    rollout.renew(at(3_300));
+    one.wrote(1, at(8_400), at(8_400));
+    assert_eq!(other.look(&rollout, "b", at(910_000)), Role::Follows);
+    assert_eq!(other.look(&rollout, "b", at(919_999)), Role::Follows);
+    // Who was not renewed does nothing more, also before anybody else has taken the lease.
+    assert_eq!(one.look(&rollout, "a", at(18_399)), leads(9_999, true));
+    assert_eq!(one.look(&rollout, "a", at(18_400)), Role::Takes);
+    assert_eq!(other.look(&rollout, "b", at(920_000)), Role::Takes);
+    rollout.take("b");
+    assert!(!rollout.is_led_by("a", 1) && rollout.is_led_by("b", 2));
+    assert_eq!(one.look(&rollout, "a", at(18_500)), Role::Follows);
+    // A person takes it from both.
+    other.wrote(2, at(920_000), at(920_000));
+    rollout.seize();
+    assert_eq!(other.look(&rollout, "b", at(920_100)), Role::Takes);
+}
+
+/// A store with a rollout, and what happens to it.
+#[derive(Clone, Debug)]
+struct World {
+    rollout: Rollout,
+    /// The share on `gray`.
+    on_gray: Option<u16>,
+    pre: &'static str,
+    is_tripped: bool,
+    is_frozen: bool,
+    /// Counts writes, as WATCH does.
+    version: u64,
+    now: Duration,
+    /// When which step was taken.
+    taken: Vec<(usize, Duration)>,
+}
+
+/// A write that is under way.
+#[derive(Clone, Debug)]
+enum Intent {
+    Take,
+    Renew(Duration, u64),
+    CarryOn(Duration, u64),
+}
+
+/// A gateway.
+#[derive(Debug, Default)]
+struct Actor {
+    name: String,
+    candidate: Candidate,
+    /// Its clock has begun by so much earlier.
+    clock: Duration,
+    /// What it has read: the version, and when; and what it is to write.
+    pending: Option<(u64, Duration, Intent)>,
+    lives: u32,
+}
+
+#[derive(Clone, Debug)]
+enum Happening {
+    Look(usize),
+    Write(usize, bool),
+    Crash(usize),
+    Passes(u64),
+    Trip,
+    OtherPre,
+    Freeze,
+    Thaw,
+    Pause,
+    Resume,
+    Abort,
+    ByHand,
+    Restage,
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    use Happening::*;
+    prop_oneof![
+        30 => (0..2usize).prop_map(Look),
+        30 => (0..2usize, any::<bool>()).prop_map(|(it, is_heard)| Write(it, is_heard)),
+        2 => (0..2usize).prop_map(Crash),
+        20 => (0..6_000u64).prop_map(Passes),
+        3 => (6_000..40_000u64).prop_map(Passes),
+        1 => Just(Trip),
+        1 => Just(OtherPre),
+        1 => Just(Freeze),
+        2 => Just(Thaw),
+        1 => Just(Pause),
+        3 => Just(Resume),
+        1 => Just(Abort),
+        1 => Just(ByHand),
+        2 => Just(Restage),
+    ]
+}
+
+impl World {
+    fn new() -> Self {
+        let rollout = rollout();
+        Self {
+            on_gray: Some(rollout.steps[0]),
+            rollout,
+            pre: "00000000000000aa",
+            is_tripped: false,
+            is_frozen: false,
+            version: 0,
+            now: Duration::from_secs(1),
+            taken: vec![(0, Duration::from_secs(1))],
+        }
+    }
+
+    fn facts<'a>(
+        &self,
+        opinion: &'a Opinion,
+        seen_turns: u64,
+        unwritten: Duration,
+    ) -> Circumstances<'a> {
+        Circumstances {
+            pre: self.pre,
+            trip: self.is_tripped.then_some("worse"),
+            frozen: self.is_frozen.then_some("frozen"),
+            has_share: self.on_gray == Some(self.rollout.steps[self.rollout.at]),
+            seen_turns,
+            opinion,
+            unwritten,
+        }
+    }
+
+    fn by_person(&mut self, course: Course) {
+        self.version += 1;
+        self.rollout.seize();
+        self.rollout.turn(course, None, "now");
+    }
+
+    fn look(&self, actor: &mut Actor) {
+        let now = self.now + actor.clock;
+        let role = actor.candidate.look(&self.rollout, &actor.name, now);
+        let intent = match role {
+            Role::Follows => None,
+            Role::Takes => Some(Intent::Take),
+            Role::Leads {
+                fence, unwritten, ..
+            } => {
+                let facts = self.facts(&Opinion::Good, actor.candidate.seen_turns(), unwritten);
+                Some(match self.rollout.next(&facts) {
+                    NextTurn::Wait(_) | NextTurn::Over => Intent::Renew(unwritten, fence),
+                    _ => Intent::CarryOn(unwritten, fence),
+                })
+            }
+        };
+        actor.pending = intent.map(|it| (self.version, now, it));
+    }
+
+    fn write(&mut self, actor: &mut Actor, is_heard: bool) {
+        let Some((version, begun, intent)) = actor.pending.take() else {
+            return;
+        };
+        if version != self.version {
+            return;
+        }
+        match intent {
+            Intent::Take => self.rollout.take(&actor.name),
+            Intent::Renew(more, fence) => {
+                assert!(self.rollout.is_led_by(&actor.name, fence));
+                self.rollout.renew(more);
+            }
+            Intent::CarryOn(unwritten, fence) => {
+                assert!(self.rollout.is_led_by(&actor.name, fence));
+                let facts = self.facts(&Opinion::Good, actor.candidate.seen_turns(), unwritten);
+                match self.rollout.next(&facts) {
+                    NextTurn::Step(at) => {
+                        assert!(!self.is_tripped && !self.is_frozen);
+                        assert!(Some(self.rollout.steps[at]) > self.on_gray, "up");
+                        self.on_gray = Some(self.rollout.steps[at]);
+                        self.taken.push((at, self.now));
+                        self.rollout.step("share".to_owned(), "now");
+                    }
+                    NextTurn::Finish => self.rollout.turn(Course::Done, None, "now"),
+                    NextTurn::Pause(_) => self.rollout.turn(Course::Paused, None, "now"),
+                    NextTurn::Abort { rolls_back, .. } => {
+                        if rolls_back {
+                            self.on_gray = None;
+                        }
+                        self.rollout.turn(Course::Aborted, None, "now");
+                    }
+                    NextTurn::Wait(_) | NextTurn::Over => {}
+                }
+            }
+        }
+        self.version += 1;
+        if is_heard {
+            let known = self.now + actor.clock;
+            actor
+                .candidate
+                .wrote(self.rollout.lease.fence, begun, known);
+        }
+    }
+
+    fn happen(&mut self, what: &Happening, actors: &mut [Actor; 2]) {
+        match *what {
+            Happening::Look(it) => self.look(&mut actors[it]),
+            Happening::Write(it, is_heard) => self.write(&mut actors[it], is_heard),
+            Happening::Crash(it) => {
+                let lives = actors[it].lives + 1;
+                actors[it] = Actor {
+                    name: format!("{it}/{lives}"),
+                    clock: Duration::from_secs(u64::from(lives) * 100_000),
+                    lives,
+                    ..Actor::default()
+                };
+            }
+            Happening::Passes(millis) => self.now += Duration::from_millis(millis),
+            Happening::Trip => (self.is_tripped, self.version) = (true, self.version + 1),
+            Happening::OtherPre => {
+                (self.pre, self.version) = ("00000000000000bb", self.version + 1)
+            }
+            Happening::Freeze => (self.is_frozen, self.version) = (true, self.version + 1),
+            Happening::Thaw => (self.is_frozen, self.version) = (false, self.version + 1),
+            Happening::Pause if self.rollout.course == Course::Running => {
+                self.by_person(Course::Paused)
+            }
+            Happening::Resume if self.rollout.course == Course::Paused && !self.is_frozen => {
+                self.by_person(Course::Running);
+            }
+            Happening::Abort if !self.rollout.course.is_over() => {
+                self.on_gray = None;
+                self.by_person(Course::Aborted);
+            }
+            Happening::ByHand => (self.on_gray, self.version) = (None, self.version + 1),
+            Happening::Restage if !self.rollout.course.is_over() => {
+                self.on_gray = Some(self.rollout.steps[self.rollout.at]);
+                self.version += 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_no_step_is_taken_twice_or_too_early_or_after_the_end(
+        all in proptest::collection::vec(happening(), 1..300),
+    ) {
+        let mut world = World::new();
+        let named = |name: &str| Actor { name: name.to_owned(), ..Actor::default() };
+        let mut actors = [named("0/0"), named("1/0")];
+        for what in &all {
+            let before = world.clone();
+            world.happen(what, &mut actors);
+            let (old, new) = (&before.rollout, &world.rollout);
+            prop_assert!(new.at == old.at || new.at == old.at + 1, "{what:?}");
+            prop_assert!(new.lease.fence >= old.lease.fence && new.turns >= old.turns);
+            prop_assert!(!old.course.is_over() || new.course == old.course, "{what:?}");
+            if new.at != old.at {
+                prop_assert!(old.course == Course::Running && !before.is_tripped && before.pre == old.pre);
+                prop_assert!(matches!(what, Happening::Write(..)));
+            }
+            // A share that has gone does not come back but by hand.
+            if before.on_gray.is_none() && world.on_gray.is_some() {
+                prop_assert!(matches!(what, Happening::Restage));
+            }
+        }
+        let steps: BTreeSet<usize> = world.taken.iter().map(|(at, _)| *at).collect();
+        prop_assert_eq!(steps.len(), world.taken.len());
+        for two in world.taken.windows(2) {
+            prop_assert!(two[1].1 - two[0].1 >= EVERY, "too early: {:?}", world.taken);
+        }
+    }
+}
+
+/// Undisturbed, it comes to its end; led by whoever is there.
+#[test]
+fn it_comes_to_its_end_also_when_its_leader_has_died() {
+    for dies in [None, Some(7), Some(40)] {
+        let mut world = World::new();
+        let named = |name: &str| Actor {
+            name: name.to_owned(),
+            ..Actor::default()
+        };
+        let mut actors = [named("0/0"), named("1/0")];
+        for second in 0..150 {
+            world.now += Duration::from_secs(1);
+            for (at, actor) in actors.iter_mut().enumerate() {
+                if at == 0 && dies.is_some_and(|it| second >= it) {
+                    continue;
+                }
+                world.look(actor);
+                world.write(actor, true);
+            }
+        }
+        assert_eq!(world.rollout.course, Course::Done, "{dies:?}");
+        assert_eq!(world.taken.len(), 3);
+    }
+}
