@@ -28,6 +28,7 @@ mod peers;
 mod promote;
 mod reload;
 mod report;
+mod rollout;
 mod status;
 mod stored;
 mod table;

@@ -21,6 +21,7 @@ pub(crate) mod change;
 pub mod evidence;
 pub(crate) mod history;
 pub(crate) mod judge;
+pub(crate) mod leader;
 pub(crate) mod ledger;
 mod others;
 pub(crate) mod rollout;

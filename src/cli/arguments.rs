@@ -405,6 +405,12 @@ pub(crate) enum ReleaseAction {
         #[command(flatten)]
         flags: VerbFlags,
     },
+    /// Let the share of the new version grow step by step, by itself
+    #[command(after_long_help = ROLLOUT_HELP)]
+    Rollout {
+        #[command(subcommand)]
+        action: RolloutAction,
+    },
     /// Show what was done to the lists, by whom and why
     #[command(args_conflicts_with_subcommands = true)]
     History {
@@ -421,6 +427,55 @@ pub(crate) enum ReleaseAction {
         /// The ini file
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum RolloutAction {
+    /// Begin: the first step is in force at once
+    Start {
+        /// The shares, each larger than the one before
+        #[arg(long, value_name = "LIST")]
+        steps: String,
+        /// How long each step is in force at least, such as 10m
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        every: Duration,
+        /// After the last step, the new version is what everybody gets
+        #[arg(long)]
+        promote: bool,
+        /// Wait for the time alone; what the verdict has against the new version holds the rollout all the same
+        #[arg(long)]
+        without_verdict: bool,
+        #[command(flatten)]
+        by: StageBy,
+        #[command(flatten)]
+        flags: VerbFlags,
+    },
+    /// Show how it stands
+    Status {
+        /// Of this service; without it, of `default`
+        #[arg(long, value_name = "NAME")]
+        service: Option<String>,
+        #[command(flatten)]
+        output: Output,
+        /// The ini file
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
+        config: PathBuf,
+    },
+    /// Stay at the step that is in force
+    Pause {
+        #[command(flatten)]
+        flags: VerbFlags,
+    },
+    /// Go on after a pause
+    Resume {
+        #[command(flatten)]
+        flags: VerbFlags,
+    },
+    /// End it: gray is emptied, and nobody gets the new version
+    Abort {
+        #[command(flatten)]
+        flags: VerbFlags,
     },
 }
 
@@ -503,6 +558,14 @@ that of the version before: it gets a new salt.
   graygate stage 5% --by-cookie uid
   graygate stage 25%                   # the same cookie
   graygate stage 0%";
+
+const ROLLOUT_HELP: &str = "\
+A gateway carries it on: a step is taken when its time is over and the verdict finds the new version good
+enough. A version that is taken back ends it.
+
+  graygate rollout start --steps 1,5,25,50,100 --every 10m --by-cookie uid --promote
+  graygate rollout status
+  graygate rollout abort";
 
 const PEERS_HELP: &str = "\
 One line for each server (peer) of each pool:

@@ -10,17 +10,18 @@ use crossbeam_channel::Receiver;
 use serde_json::{Value, json};
 
 use crate::cli::arguments::{
-    self, Action, Arguments, FleetAction, HistoryAction, ListsAction, ReleaseAction, ServiceAsked,
-    ShellName, VerbFlags, VerdictAction,
+    self, Action, Arguments, FleetAction, HistoryAction, ListsAction, ReleaseAction, RolloutAction,
+    ServiceAsked, ShellName, VerbFlags, VerdictAction,
 };
 use crate::cli::asked::AskedRequest;
 use crate::cli::exit::Exit;
 use crate::cli::report::{self, Form, Report};
 use crate::cli::{
     accept, check, config, demo, explain, fleet, fleet_wait, history, lists, lists_check,
-    lists_diff, manual, notify, peers, promote, reload, status, upgrade, verbs, verdict, waiting,
+    lists_diff, manual, notify, peers, promote, reload, rollout, status, upgrade, verbs, verdict,
+    waiting,
 };
-use crate::release::change::{Verb, share};
+use crate::release::change::{RolloutPlan, RolloutVerb, Verb, share};
 use crate::{process, run};
 
 /// Reads the command line of this process, and does what it says.
@@ -159,6 +160,7 @@ fn on_release(action: ReleaseAction) -> (Form, Result<Report, String>) {
             (flags.output.form(), outcome)
         }
         ReleaseAction::Rollback { to, flags } => perform(flags, Verb::Rollback(to)),
+        ReleaseAction::Rollout { action } => on_rollout(action),
         ReleaseAction::Undo { flags } => perform(flags, Verb::Undo),
         ReleaseAction::Freeze { flags } => perform(flags, Verb::Freeze),
         ReleaseAction::Thaw { flags } => perform(flags, Verb::Thaw),
@@ -185,6 +187,40 @@ fn on_release(action: ReleaseAction) -> (Form, Result<Report, String>) {
             let shown = history::show(&config, service.as_deref(), number);
             (output.form(), shown)
         }
+    }
+}
+
+fn on_rollout(action: RolloutAction) -> (Form, Result<Report, String>) {
+    let perform = |flags: VerbFlags, verb: RolloutVerb| {
+        let outcome = verbs::perform(&flags, Verb::Rollout(verb));
+        (flags.output.form(), outcome)
+    };
+    match action {
+        RolloutAction::Start {
+            steps,
+            every,
+            promote,
+            without_verdict,
+            by,
+            flags,
+        } => {
+            let plan = rollout::plan(&steps, every, by.key());
+            let plan = plan.map(|it| RolloutPlan {
+                promotes: promote,
+                without_verdict,
+                ..it
+            });
+            let outcome = plan.and_then(|it| rollout::start(&flags, it));
+            (flags.output.form(), outcome)
+        }
+        RolloutAction::Status {
+            service,
+            output,
+            config,
+        } => (output.form(), rollout::status(&config, service.as_deref())),
+        RolloutAction::Pause { flags } => perform(flags, RolloutVerb::Pause),
+        RolloutAction::Resume { flags } => perform(flags, RolloutVerb::Resume),
+        RolloutAction::Abort { flags } => perform(flags, RolloutVerb::Abort),
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::cli::report::Report;
 use crate::config::{Config, WebhookSettings};
 use crate::lists::ServiceName;
-use crate::release::change::Verb;
+use crate::release::change::{RolloutVerb, Verb};
 use crate::release::ledger::Order;
 use crate::release::webhook::{self, NoticeKind, ReleaseNotice};
 use crate::run;
@@ -60,7 +60,7 @@ pub(super) fn done(config: &Config, service: &ServiceName, order: &Order) -> Opt
             let sentence = "pre was promoted: its servers are prod now, and those of prod are pre";
             (NoticeKind::Promoted, sentence)
         }
-        Verb::Rollback(None) => {
+        Verb::Rollback(None) | Verb::Rollout(RolloutVerb::Abort) => {
             let sentence = "the release was rolled back: nobody gets pre";
             (NoticeKind::RolledBack, sentence)
         }

@@ -13,6 +13,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::evidence::{Block, Concern, Counted, Evidence, Testimony, bad_clients};
+use super::rollout::Opinion;
 use super::verdict::{Facts, Ground, Judged, PerSecond, Rules, Unseen, Usual, Verdict, judge};
 use crate::config::{VerdictMode, VerdictSettings};
 use crate::fleet::node::{NodeEvidence, NodeVerdict};
@@ -232,6 +233,29 @@ impl Case {
         }
         let mut both = both.into_iter();
         both.find_map(|(mode, matter)| Some((enforced(mode, matter)?, matter.judged.as_ref()?)))
+    }
+
+    /// What follows for the next step of a rollout, where `settings` say what counts.
+    pub(crate) fn opinion(&self, settings: &VerdictSettings) -> Opinion {
+        let against = |judged: &&Judged| {
+            let verdict = judged.verdict;
+            matches!(
+                verdict,
+                Verdict::Suspect | Verdict::Worse(_) | Verdict::Incident
+            )
+        };
+        // Where slowness is only told, it holds nobody up.
+        let slow = self.slow.judged.as_ref();
+        let slow = slow.filter(|_| settings.slow == VerdictMode::Enforce);
+        let judged = [self.failing.judged.as_ref(), slow];
+        if let Some(against) = judged.into_iter().flatten().find(against) {
+            return Opinion::Against(format!("the verdict: {against}"));
+        }
+        match &self.failing.judged {
+            Some(judged) if judged.verdict == Verdict::GoodEnough => Opinion::Good,
+            Some(judged) => Opinion::Open(format!("the verdict: {judged}")),
+            None => Opinion::Open("nothing of this step has been counted yet".to_owned()),
+        }
     }
 
     /// What would not be found at the present traffic, in words.

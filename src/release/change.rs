@@ -10,6 +10,7 @@ mod back;
 mod basis;
 mod entries;
 mod promote;
+mod rollout;
 mod stage;
 
 use serde_json::{Map, Value, json};
@@ -21,6 +22,9 @@ use crate::store::gate::guard::{Guarded, HoldReason};
 
 pub(crate) use self::basis::{Drawn, Edit, FoundList, FoundLists, ServiceTerms, parsed};
 use self::basis::{FROZEN, RESET, SETS, STAGE, WantedChange, Work, parts};
+pub(crate) use self::rollout::{
+    LeaderWord, RolloutPlan, RolloutVerb, rollout_in, step_in_words, steps,
+};
 pub(crate) use self::stage::{ShareBy, share};
 
 /// What is to be done.
@@ -50,6 +54,8 @@ pub(crate) enum Verb {
     Thaw,
     /// What was taken back may be tried again, and its evidence begins anew.
     Reset,
+    /// The share grows by itself.
+    Rollout(RolloutVerb),
 }
 
 impl Verb {
@@ -65,6 +71,7 @@ impl Verb {
             Self::Freeze => "freeze",
             Self::Thaw => "thaw",
             Self::Reset => "reset",
+            Self::Rollout(_) => "rollout",
         }
     }
 
@@ -111,6 +118,9 @@ pub(crate) struct ListsChange {
     pub(crate) after: Digest,
     /// What undoes it.
     pub(crate) undo: Before,
+    /// As which verb it is in the history, and why, where the order does not say so.
+    pub(crate) verb: Option<&'static str>,
+    pub(crate) reason: Option<String>,
 }
 
 impl ListsChange {
@@ -156,6 +166,8 @@ pub(crate) fn make(
 ) -> Result<ListsChange, String> {
     if let Some(frozen) = frozen(&found.state)
         && *verb != Verb::Thaw
+        // It has to know that, and changes no lists then.
+        && !matches!(verb, Verb::Rollout(RolloutVerb::CarryOn(_)))
     {
         return Err(format!("{frozen}; `graygate thaw` ends that"));
     }
@@ -166,7 +178,7 @@ pub(crate) fn make(
         lists: Lists::new(1, parsed(texts, found.salt.as_deref(), terms)),
         drawn,
     };
-    let wanted = match verb {
+    let mut wanted = match verb {
         Verb::Admit(entries) => entries::admit(&work, entries)?,
         Verb::Remove(entries) => entries::remove(&work, entries)?,
         Verb::Stage(share, by) => stage::stage(&work, *share, by.as_ref())?,
@@ -176,7 +188,9 @@ pub(crate) fn make(
         Verb::Freeze => freeze(&work),
         Verb::Thaw => thaw(&work),
         Verb::Reset => reset(&work),
+        Verb::Rollout(verb) => rollout::rollout(&work, verb)?,
     };
+    rollout::ended_by(verb, &work, &mut wanted);
     Ok(judged(work, wanted))
 }
 
@@ -305,6 +319,8 @@ fn judged(work: Work<'_>, wanted: WantedChange) -> ListsChange {
         before: old.digest,
         after: new.digest,
         undo,
+        verb: wanted.verb,
+        reason: wanted.reason,
     }
 }
 

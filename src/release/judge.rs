@@ -146,6 +146,11 @@ impl Judge {
         all.collect()
     }
 
+    /// What is known of the release of a service.
+    pub(crate) fn case(&self, service: &ServiceName) -> Option<Case> {
+        self.docket().get(service)?.case.clone()
+    }
+
     /// Whether a release is under way of which anything was counted.
     fn has_evidence(&self) -> bool {
         let docket = self.docket();

@@ -11,6 +11,8 @@ mod redis;
 
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
 use crate::config::{Config, ServiceSettings, Store};
 use crate::lists::ServiceName;
 use crate::release::change::ServiceTerms;
@@ -19,6 +21,9 @@ use crate::release::history::ChangeRecord;
 use self::file::FileLedger;
 pub(crate) use self::order::{Consent, Done, Hear, Order};
 use self::redis::RedisLedger;
+
+/// What the state of a release is to be, if another.
+pub(crate) type Tend<'a> = &'a mut dyn FnMut(&Map<String, Value>) -> Option<Map<String, Value>>;
 
 /// Where the lists of a service are, and what is known of them.
 pub(crate) enum Ledger<'a> {
@@ -70,6 +75,18 @@ impl<'a> Ledger<'a> {
         match self {
             Self::Redis(it) => it.perform(order, hear),
             Self::File(it) => it.perform(order, hear),
+        }
+    }
+
+    /// The state of the release; it becomes what `tend` makes of it, if that is another. Nothing of that is in
+    /// the history. False if somebody else has changed it meanwhile, so that it was not written.
+    ///
+    /// # Errors
+    /// One line: why that could not be done; or it is not known whether it was.
+    pub(crate) fn tend(&mut self, tend: Tend<'_>) -> Result<bool, String> {
+        match self {
+            Self::Redis(it) => it.tend(tend),
+            Self::File(it) => it.tend(tend),
         }
     }
 

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
+use super::rollout::{ROLLOUT, Rollout};
 use crate::fleet::node::plain;
 use crate::lists::Digest;
 
@@ -15,6 +16,8 @@ pub(crate) struct ReleaseState {
     pub(crate) epoch: String,
     /// Who has last said that a version may be tried again, and why.
     pub(crate) reset: Option<ResetNote>,
+    /// A rollout is under way.
+    pub(crate) rolls_out: bool,
 }
 
 /// Who has said that a version may be tried again.
@@ -41,6 +44,7 @@ impl ReleaseState {
         Self {
             epoch: word(&value, "epoch").unwrap_or_default(),
             reset: note(),
+            rolls_out: Rollout::of_json(&value[ROLLOUT]).is_some_and(|it| !it.course.is_over()),
         }
     }
 }

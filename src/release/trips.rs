@@ -150,6 +150,14 @@ impl Trips {
         true
     }
 
+    /// The services that have a rollout under way, while this process is the one that acts for the gateway.
+    pub(crate) fn rolling_out(&self) -> Vec<ServiceName> {
+        let known = self.known();
+        let services = known.services.iter().filter(|_| !known.place.rests);
+        let services = services.filter(|(_, it)| it.state.rolls_out);
+        services.map(|(service, _)| service.clone()).collect()
+    }
+
     /// The release that evidence belongs to, while these `lists` of a service are in force.
     pub(crate) fn release(&self, service: &ServiceName, lists: &Lists) -> String {
         let known = self.known();

@@ -12,6 +12,7 @@ use crate::fleet::node::{GRAMMAR, NodeService};
 use crate::lists::ServiceName;
 use crate::proxy::Gateway;
 use crate::release::judge::Judge;
+use crate::release::leader::{self, LeaderOf};
 use crate::release::trips::Trips;
 use crate::release::webhook::Webhook;
 use crate::store::copy::{PeerPorts, Purpose};
@@ -75,6 +76,13 @@ pub(super) fn start_store(
         Arc::clone(&webhook),
         bell.0.clone(),
     )?;
+    leader::start(LeaderOf {
+        in_force: Arc::clone(&gateway.lists),
+        config: Arc::clone(&gateway.config),
+        trips: Arc::clone(&trips),
+        judge: Arc::clone(&judge),
+        webhook: Arc::clone(&webhook),
+    })?;
     match &config.store {
         Store::Redis(settings) => {
             store::redis::start(settings.clone(), publisher.feed(), Cause::Start)?;

@@ -21,6 +21,11 @@ pub(super) fn rollback(work: &Work<'_>, to: Option<u64>) -> Result<WantedChange,
         let before = kept(last)?;
         return Ok(restored(work, last, before));
     }
+    emptied(work)
+}
+
+/// Nobody is gray.
+pub(super) fn emptied(work: &Work<'_>) -> Result<WantedChange, String> {
     work.must_own_gray()?;
     if work.found.lists.gray.entries.is_empty() {
         return Ok(WantedChange {

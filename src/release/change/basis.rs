@@ -122,6 +122,9 @@ pub(super) struct WantedChange {
     pub(super) notes: Vec<String>,
     /// What has to be confirmed, though no guard holds it.
     pub(super) asks: Vec<String>,
+    /// As which verb it is in the history, and why, where the order does not say so.
+    pub(super) verb: Option<&'static str>,
+    pub(super) reason: Option<String>,
 }
 
 /// The lists that gateways read in these texts.

@@ -50,7 +50,7 @@ pub(crate) fn share(text: &str) -> Result<u16, String> {
 }
 
 /// As it stands in an entry.
-fn percent(share: u16) -> String {
+pub(super) fn percent(share: u16) -> String {
     match share % 100 {
         0 => format!("{}", share / 100),
         tenths if tenths % 10 == 0 => format!("{}.{}", share / 100, tenths / 10),
@@ -88,12 +88,37 @@ impl StagedShare {
         entries.into_iter().filter_map(read).collect()
     }
 
+    /// In hundredths of a percent.
+    fn size(&self) -> Option<u16> {
+        let text = self.canonical.strip_prefix("percent:")?;
+        let end = text.find([':', ' ']).unwrap_or(text.len());
+        share(&text[..end]).ok()
+    }
+
     /// How it is dealt, as it stands behind the number.
     fn suffix(&self) -> &str {
         let share = self.canonical.split(" note=").next().unwrap_or_default();
         let share = share.strip_prefix("percent:").unwrap_or(share);
         share.find(':').map_or("", |at| &share[at..])
     }
+}
+
+/// True if this share is on the list, as it is spelled there canonically.
+pub(super) fn is_on_gray(work: &Work<'_>, canonical: &str) -> bool {
+    StagedShare::all(work)
+        .iter()
+        .any(|it| it.canonical == canonical)
+}
+
+/// How large the share of the release is, if it has one that is known.
+pub(super) fn staged(work: &Work<'_>) -> Option<u16> {
+    let known = work
+        .found
+        .state
+        .get(STAGE)
+        .and_then(|it| it["share"].as_str());
+    let current = of_release(StagedShare::all(work), known).ok()?;
+    current.first().and_then(StagedShare::size)
 }
 
 /// The share of the release, of all that there are.

@@ -288,6 +288,18 @@ impl<'a> FileLedger<'a> {
         }
     }
 
+    /// See `Ledger::tend`.
+    pub(super) fn tend(&self, tend: super::Tend<'_>) -> Result<bool, String> {
+        let _lock = self.lock()?;
+        self.finish_last().map_err(|error| self.failed(&error))?;
+        if let Some(state) = tend(&self.state()?) {
+            let path = self.of_service(RELEASE);
+            replace(&path, json!(state).to_string().as_bytes(), None)
+                .map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+        Ok(true)
+    }
+
     /// See `Ledger::history`.
     pub(super) fn history(&self, most: usize) -> Result<Vec<ChangeRecord>, String> {
         let mut all = self.records()?;

@@ -218,6 +218,8 @@ impl<'a> RedisLedger<'a> {
                 before: digest,
                 after: digest,
                 undo: Before::default(),
+                verb: None,
+                reason: None,
             },
             notes: vec!["the connection was lost; the change was made all the same".to_owned()],
         }
@@ -314,12 +316,9 @@ impl<'a> RedisLedger<'a> {
         let [salt, tripped, state]: [Option<Vec<u8>>; 3] = texts;
         let state = match state {
             None => Map::new(),
-            Some(text) => serde_json::from_slice(&text).map_err(|_| {
-                let key = &self.release.release;
-                io_error(format!(
-                    "{key} holds something else than the state of a release"
-                ))
-            })?,
+            Some(text) => {
+                serde_json::from_slice(&text).map_err(|_| no_state(&self.release.release))?
+            }
         };
         for list in ListName::ALL {
             let found = &mut lists[list];
@@ -589,6 +588,43 @@ impl<'a> RedisLedger<'a> {
         }
     }
 
+    /// See `Ledger::tend`.
+    pub(super) fn tend(&mut self, tend: super::Tend<'_>) -> Result<bool, String> {
+        let outcome = self.tend_once(tend);
+        outcome.map_err(|error| format!("{}: {}", self.settings.url, self.finder.describe(&error)))
+    }
+
+    fn tend_once(&mut self, tend: super::Tend<'_>) -> RedisResult<bool> {
+        let mut link = self.connect()?;
+        let key = &self.release.release;
+        link.ask(redis::cmd("WATCH").arg(key))
+            .map_err(|error| cluster::explained(error, &self.keyring))?;
+        let text: Option<Vec<u8>> = redis::from_redis_value(link.ask(redis::cmd("GET").arg(key))?)?;
+        let state = match text {
+            None => Map::new(),
+            Some(text) => serde_json::from_slice(&text).map_err(|_| no_state(key))?,
+        };
+        let is_written = match tend(&state) {
+            None => {
+                link.ask(&redis::cmd("UNWATCH"))?;
+                true
+            }
+            Some(state) => {
+                let mut pipe = redis::pipe();
+                pipe.cmd("SET").arg(key).arg(json!(state).to_string());
+                match transaction::run(&mut link, &pipe)? {
+                    None => false,
+                    Some(replies) => {
+                        replies.into_iter().try_for_each(|it| it.map(drop))?;
+                        true
+                    }
+                }
+            }
+        };
+        self.link = Some(link);
+        Ok(is_written)
+    }
+
     /// See `Ledger::history`.
     pub(super) fn history(&mut self, most: usize) -> Result<Vec<ChangeRecord>, String> {
         let read = |it: &mut Self| {
@@ -601,6 +637,12 @@ impl<'a> RedisLedger<'a> {
             format!("{}: {}", self.settings.url, self.finder.describe(&error))
         })
     }
+}
+
+fn no_state(key: &str) -> RedisError {
+    io_error(format!(
+        "{key} holds something else than the state of a release"
+    ))
 }
 
 /// The entries in a reply.

@@ -47,6 +47,7 @@ pub(super) fn parse(text: &str, store: &str) -> BTreeMap<ServiceName, KnownRelea
             state: ReleaseState {
                 epoch: it["epoch"].as_str().unwrap_or_default().to_owned(),
                 reset: None,
+                rolls_out: false,
             },
             taken_for: it["text"]
                 .as_str()

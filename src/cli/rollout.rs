@@ -1,0 +1,124 @@
+//! `graygate rollout`: beginning one, and how it stands. What becomes of it afterwards is the affair of the
+//! gateways ([`crate::release::leader`]).
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::cli::arguments::VerbFlags;
+use crate::cli::lists::named;
+use crate::cli::report::Report;
+use crate::cli::verbs;
+use crate::lists::ServiceName;
+use crate::release::change::{
+    self, RolloutPlan, RolloutVerb, ShareBy, Verb, rollout_in, step_in_words,
+};
+use crate::release::ledger::Ledger;
+use crate::release::rollout::Rollout;
+use crate::run;
+
+/// The longest time of a step.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// What was said of a rollout.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn plan(
+    steps: &str,
+    every: Duration,
+    by: Option<ShareBy>,
+) -> Result<RolloutPlan, String> {
+    if every.is_zero() || every > LONGEST {
+        return Err("--every is a time above 0, and of 30 days at most".to_owned());
+    }
+    Ok(RolloutPlan {
+        steps: change::steps(steps).map_err(|why| format!("--steps {steps:?}: {why}"))?,
+        by,
+        every,
+        promotes: false,
+        without_verdict: false,
+    })
+}
+
+/// Begins one.
+///
+/// # Errors
+/// One line: why nothing was changed.
+pub(crate) fn start(flags: &VerbFlags, plan: RolloutPlan) -> Result<Report, String> {
+    let (config, service) = (run::load(&flags.config)?, verbs::of(flags)?);
+    let settings = config.services.iter().find(|it| it.name == service);
+    if settings.is_some_and(|it| !it.verdict.is_on()) {
+        return Err(format!(
+            "gateways do not look at the release of {service}, since it has [verdict] mode = off"
+        ));
+    }
+    verbs::perform(flags, Verb::Rollout(RolloutVerb::Start(plan)))
+}
+
+/// How it stands.
+///
+/// # Errors
+/// One line: why that is not known.
+pub(crate) fn status(config: &Path, service: Option<&str>) -> Result<Report, String> {
+    let config = run::load(config)?;
+    let service: ServiceName = service.map(named).transpose()?.unwrap_or_default();
+    let mut state = None;
+    Ledger::of(&config, &service)?.tend(&mut |it| {
+        state = Some(it.clone());
+        None
+    })?;
+    let rollout = state.as_ref().and_then(rollout_in);
+    let Some(rollout) = rollout else {
+        let json = json!({ "service": service.as_str(), "rollout": null });
+        return Ok(Report::new("there is no rollout\n".to_owned(), json));
+    };
+    let mut json = json!({ "service": service.as_str(), "rollout": rollout.to_json() });
+    let frozen = state.as_ref().and_then(change::frozen);
+    json["frozen"] = frozen.map_or(Value::Null, Value::String);
+    Ok(Report::new(in_lines(&rollout), json))
+}
+
+fn in_lines(rollout: &Rollout) -> String {
+    let (course, step) = (rollout.course.name(), step_in_words(rollout));
+    let (by, started, since) = (&rollout.by, &rollout.started, &rollout.since);
+    let mut text = format!("{course} since {since}: {step}\n");
+    // Writing to a String cannot fail.
+    if let Some(why) = &rollout.why {
+        let _ = writeln!(text, "{why}");
+    }
+    if !rollout.course.is_over() {
+        let whole =
+            |time: Duration| humantime::format_duration(Duration::from_secs(time.as_secs()));
+        let (waited, every) = (
+            whole(rollout.waited),
+            humantime::format_duration(rollout.every),
+        );
+        let then = match (rollout.at + 1 < rollout.steps.len(), rollout.promotes) {
+            (true, _) => "the next step",
+            (false, true) => "the promotion",
+            (false, false) => "the end",
+        };
+        let verdict = match rollout.without_verdict {
+            true => "",
+            false => ", when the verdict is good enough",
+        };
+        let _ = writeln!(
+            text,
+            "{then} after {every}{verdict}; {waited} of it are over"
+        );
+        let holder = rollout.lease.holder.as_deref();
+        let holder = holder.map(|it| it.rsplit_once('/').map_or(it, |(node, _)| node));
+        let _ = match holder {
+            Some(node) => writeln!(text, "carried on by {node}"),
+            None => writeln!(text, "carried on by no gateway yet"),
+        };
+    }
+    let _ = match &rollout.reason {
+        Some(reason) => writeln!(text, "started by {by} at {started}: {reason}"),
+        None => writeln!(text, "started by {by} at {started}"),
+    };
+    text
+}

@@ -1,0 +1,358 @@
+//! `rollout`: what people and the leader make of a rollout, and of the lists with it. The rules are in
+//! [`crate::release::rollout`].
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::basis::{STAGE, WantedChange, Work};
+use super::stage::{self, ShareBy};
+use super::{Verb, back, promote};
+use crate::release::rollout::{Circumstances, Course, Lease, NextTurn, Opinion, ROLLOUT, Rollout};
+
+/// What is done to a rollout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RolloutVerb {
+    Start(RolloutPlan),
+    Pause,
+    Resume,
+    /// It ends, and nobody gets `pre` any more.
+    Abort,
+    /// What is due, by its leader.
+    CarryOn(LeaderWord),
+}
+
+/// What a rollout is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RolloutPlan {
+    /// The shares, in hundredths of a percent.
+    pub(crate) steps: Vec<u16>,
+    /// By what it is told who is in a share, if that is said.
+    pub(crate) by: Option<ShareBy>,
+    pub(crate) every: Duration,
+    pub(crate) promotes: bool,
+    pub(crate) without_verdict: bool,
+}
+
+/// What the leader knows that the store does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LeaderWord {
+    /// By what it is known as the leader.
+    pub(crate) holder: String,
+    pub(crate) fence: u64,
+    /// The name of the gateway, for the history.
+    pub(crate) node: String,
+    pub(crate) seen_turns: u64,
+    /// What it finds of this `PREDIGEST/EPOCH`; of another one, it knows nothing.
+    pub(crate) release: String,
+    pub(crate) opinion: Opinion,
+    pub(crate) unwritten: Duration,
+    /// Why it has taken the version of this digest back, which the store need not know yet.
+    pub(crate) trip: Option<(String, String)>,
+    /// What speaks against a promotion.
+    pub(crate) against_promotion: Option<String>,
+}
+
+/// The steps as they are said: `1,5%,25,50,100`.
+///
+/// # Errors
+/// What is wrong with them.
+pub(crate) fn steps(text: &str) -> Result<Vec<u16>, String> {
+    let all = text.split(',').map(|it| stage::share(it.trim()));
+    let all: Vec<u16> = all.collect::<Result<_, _>>()?;
+    match all.windows(2).all(|it| it[0] < it[1]) && all[0] > 0 {
+        true => Ok(all),
+        false => {
+            Err("each step is a larger share than the one before, such as 1,5,25,50,100".to_owned())
+        }
+    }
+}
+
+/// The rollout in the state of a release, if there is one.
+pub(crate) fn rollout_in(state: &Map<String, Value>) -> Option<Rollout> {
+    Rollout::of_json(state.get(ROLLOUT)?)
+}
+
+pub(super) fn rollout(work: &Work<'_>, verb: &RolloutVerb) -> Result<WantedChange, String> {
+    let known = rollout_in(&work.found.state);
+    if let RolloutVerb::Start(plan) = verb {
+        return start(work, plan, known);
+    }
+    let Some(rollout) = known else {
+        return Err("there is no rollout".to_owned());
+    };
+    if let RolloutVerb::CarryOn(word) = verb {
+        return Ok(carry_on(work, rollout, word));
+    }
+    if rollout.course.is_over() {
+        return Err(format!("the rollout is {}", in_words(&rollout)));
+    }
+    match verb {
+        RolloutVerb::Pause => Ok(pause(work, rollout)),
+        RolloutVerb::Resume => resume(work, rollout),
+        _ => {
+            let why = said(work, "aborted");
+            let wanted = back::emptied(work)?;
+            Ok(by_person(work, wanted, rollout, Course::Aborted, Some(why)))
+        }
+    }
+}
+
+/// How a rollout stands: `paused: …`.
+fn in_words(rollout: &Rollout) -> String {
+    let name = rollout.course.name();
+    match &rollout.why {
+        Some(why) => format!("{name}: {why}"),
+        None => name.to_owned(),
+    }
+}
+
+/// `paused by ann@vm1: …`
+fn said(work: &Work<'_>, what: &str) -> String {
+    let by = &work.drawn.by;
+    match &work.drawn.reason {
+        Some(reason) => format!("{what} by {by}: {reason}"),
+        None => format!("{what} by {by}"),
+    }
+}
+
+fn start(
+    work: &Work<'_>,
+    plan: &RolloutPlan,
+    known: Option<Rollout>,
+) -> Result<WantedChange, String> {
+    if let Some(known) = known.filter(|it| !it.course.is_over()) {
+        let words = in_words(&known);
+        return Err(format!(
+            "a rollout by {} is under way, and {words}; `graygate rollout abort` ends it",
+            known.by
+        ));
+    }
+    let first = plan.steps[0];
+    let mut wanted = stage::stage(work, first, plan.by.as_ref())?;
+    if let Some(before) = stage::staged(work).filter(|it| *it > first) {
+        let before = stage::percent(before);
+        return Err(format!(
+            "gray has a share of {before}% already, and a rollout takes no step back: begin with --steps {before},…"
+        ));
+    }
+    let mut state = wanted.state.take().unwrap_or_else(|| work.next_state());
+    let at = &work.drawn.at;
+    let rollout = Rollout {
+        id: work.drawn.epoch.clone(),
+        pre: work.release(),
+        steps: plan.steps.clone(),
+        at: 0,
+        share: share_in(&state),
+        every: plan.every,
+        waited: Duration::ZERO,
+        promotes: plan.promotes,
+        without_verdict: plan.without_verdict,
+        course: Course::Running,
+        why: None,
+        by: work.drawn.by.clone(),
+        started: at.clone(),
+        reason: work.drawn.reason.clone(),
+        since: at.clone(),
+        turns: 1,
+        lease: Lease::default(),
+    };
+    state.insert(ROLLOUT.to_owned(), rollout.to_json());
+    wanted.state = Some(state);
+    // That it is there already is no reason for nothing.
+    wanted.notes.retain(|it| !it.ends_with("already"));
+    wanted
+        .more
+        .push(format!("+ rollout {}", step_in_words(&rollout)));
+    Ok(wanted)
+}
+
+/// `step 2 of 5 (5%)`
+pub(crate) fn step_in_words(rollout: &Rollout) -> String {
+    let share = stage::percent(rollout.steps[rollout.at]);
+    format!(
+        "step {} of {} ({share}%)",
+        rollout.at + 1,
+        rollout.steps.len()
+    )
+}
+
+fn share_in(state: &Map<String, Value>) -> String {
+    let share = state.get(STAGE).and_then(|it| it["share"].as_str());
+    share.unwrap_or_default().to_owned()
+}
+
+fn has_share(work: &Work<'_>, rollout: &Rollout) -> bool {
+    share_in(&work.found.state) == rollout.share && stage::is_on_gray(work, &rollout.share)
+}
+
+fn pause(work: &Work<'_>, rollout: Rollout) -> WantedChange {
+    if rollout.course == Course::Paused {
+        return WantedChange {
+            notes: vec![format!("the rollout is {}", in_words(&rollout))],
+            ..WantedChange::default()
+        };
+    }
+    let why = said(work, "paused");
+    by_person(
+        work,
+        WantedChange::default(),
+        rollout,
+        Course::Paused,
+        Some(why),
+    )
+}
+
+fn resume(work: &Work<'_>, rollout: Rollout) -> Result<WantedChange, String> {
+    if rollout.course == Course::Running {
+        return Ok(WantedChange {
+            notes: vec!["the rollout is running".to_owned()],
+            ..WantedChange::default()
+        });
+    }
+    if let Some(trip) = work.trip() {
+        return Err(trip);
+    }
+    if rollout.pre != work.release() {
+        return Err("pre is another one than that of the rollout".to_owned());
+    }
+    if !has_share(work, &rollout) {
+        let share = &rollout.share;
+        let percent = stage::percent(rollout.steps[rollout.at]);
+        return Err(format!(
+            "gray was changed by hand: the share of the rollout, {share}, is not there; `graygate stage \
+             {percent}%` puts it there, and `graygate rollout abort` ends the rollout"
+        ));
+    }
+    Ok(by_person(
+        work,
+        WantedChange::default(),
+        rollout,
+        Course::Running,
+        None,
+    ))
+}
+
+/// What a person makes of it: no leader knows of that yet.
+fn by_person(
+    work: &Work<'_>,
+    wanted: WantedChange,
+    mut rollout: Rollout,
+    course: Course,
+    why: Option<String>,
+) -> WantedChange {
+    rollout.seize();
+    rollout.turn(course, why, &work.drawn.at);
+    written(work, wanted, &rollout)
+}
+
+/// With what has become of the rollout.
+fn written(work: &Work<'_>, mut wanted: WantedChange, rollout: &Rollout) -> WantedChange {
+    let state = wanted.state.take();
+    let mut state = state.unwrap_or_else(|| work.found.state.clone());
+    state.insert(ROLLOUT.to_owned(), rollout.to_json());
+    wanted.state = Some(state);
+    wanted.more.push(match (&rollout.course, &rollout.why) {
+        (Course::Running, None) => format!("+ rollout {}", step_in_words(rollout)),
+        _ => format!("+ rollout {}", in_words(rollout)),
+    });
+    wanted
+}
+
+/// What is due, if whoever says so leads.
+fn carry_on(work: &Work<'_>, mut rollout: Rollout, word: &LeaderWord) -> WantedChange {
+    if !rollout.is_led_by(&word.holder, word.fence) {
+        return WantedChange::default();
+    }
+    let (pre, trip) = (work.release(), work.trip());
+    let own = word.trip.as_ref().filter(|(of, _)| *of == pre);
+    let trip = trip.or_else(|| own.map(|(_, why)| why.clone()));
+    let frozen = super::frozen(&work.found.state);
+    let epoch = work.found.state.get("epoch").and_then(Value::as_str);
+    let unknown = Opinion::Open("nothing of this step has been counted yet".to_owned());
+    let is_of_it = word.release == format!("{pre}/{}", epoch.unwrap_or_default());
+    let facts = Circumstances {
+        pre: &pre,
+        trip: trip.as_deref(),
+        frozen: frozen.as_deref(),
+        has_share: has_share(work, &rollout),
+        seen_turns: word.seen_turns,
+        opinion: if is_of_it { &word.opinion } else { &unknown },
+        unwritten: word.unwritten,
+    };
+    let at = &work.drawn.at;
+    let next = rollout.next(&facts);
+    rollout.turns = rollout.turns.max(word.seen_turns);
+    let (verb, outcome) = match next {
+        NextTurn::Over | NextTurn::Wait(_) => return WantedChange::default(),
+        NextTurn::Step(to) => {
+            let staged = stage::stage(work, rollout.steps[to], None);
+            let staged = staged.inspect(|wanted| {
+                let state = wanted.state.as_ref().unwrap_or(&work.found.state);
+                rollout.step(share_in(state), at);
+            });
+            ("rollout", staged)
+        }
+        NextTurn::Finish if rollout.promotes => {
+            if word.against_promotion.is_some() {
+                return WantedChange::default();
+            }
+            let promoted = promote::promote(work, false, false);
+            (
+                "promote",
+                promoted.inspect(|_| rollout.turn(Course::Done, None, at)),
+            )
+        }
+        NextTurn::Finish => {
+            rollout.turn(Course::Done, None, at);
+            ("rollout", Ok(WantedChange::default()))
+        }
+        NextTurn::Pause(why) => {
+            rollout.turn(Course::Paused, Some(why), at);
+            ("rollout", Ok(WantedChange::default()))
+        }
+        NextTurn::Abort { why, rolls_back } => {
+            rollout.turn(Course::Aborted, Some(why), at);
+            match rolls_back {
+                true => ("rollback", back::emptied(work)),
+                false => ("rollout", Ok(WantedChange::default())),
+            }
+        }
+    };
+    let (verb, wanted) = match outcome {
+        Ok(wanted) => (verb, wanted),
+        Err(why) => {
+            if rollout.course == Course::Running {
+                rollout.turn(Course::Paused, Some(why), at);
+            }
+            ("rollout", WantedChange::default())
+        }
+    };
+    let reason = match rollout.course {
+        Course::Running => step_in_words(&rollout),
+        _ => in_words(&rollout),
+    };
+    let mut wanted = written(work, wanted, &rollout);
+    wanted.verb = Some(verb);
+    wanted.reason = Some(format!("rollout: {reason}; carried on by {}", word.node));
+    wanted
+}
+
+/// What another verb makes of a rollout that is under way: what was promoted or rolled back needs none.
+pub(super) fn ended_by(verb: &Verb, work: &Work<'_>, wanted: &mut WantedChange) {
+    let known = rollout_in(&work.found.state).filter(|it| !it.course.is_over());
+    let (Some(mut rollout), Some(state)) = (known, wanted.state.as_mut()) else {
+        return;
+    };
+    let (course, what) = match verb {
+        Verb::Promote { .. } => (Course::Done, "promoted"),
+        Verb::Rollback(_) => (Course::Aborted, "rolled back"),
+        _ => return,
+    };
+    rollout.seize();
+    rollout.turn(course, Some(said(work, what)), &work.drawn.at);
+    state.insert(ROLLOUT.to_owned(), json!(rollout.to_json()));
+    wanted
+        .more
+        .push(format!("+ rollout {}", in_words(&rollout)));
+}

@@ -1,0 +1,332 @@
+//! The leader: a thread that carries rollouts on, in whichever gateway has the lease. What is to become of a
+//! rollout is decided by [`rollout`](super::rollout), and done by the [`ledger`](super::ledger), in one
+//! transaction with the lists.
+//!
+//! Once a second each gateway looks at the state of each release that it knows to have a rollout under way
+//! ([`Trips::rolling_out`]); without one, nothing is asked. What others have done is seen by that look, and
+//! counted by the monotonic clock of this process.
+//!
+//! Who has the lease renews it after a third of its time. All of what is in the store is read only when
+//! something may be due: the time of a step is over, other lists are in force, the version was taken back, the
+//! lists were frozen, or the lease was just taken.
+//!
+//! A gateway that cannot write (its rights, or Redis) says so once, and has no lease any more after
+//! [`LEASE`](super::rollout::LEASE): then another one takes it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
+
+use super::change::{LeaderWord, RolloutVerb, Verb, rollout_in, step_in_words};
+use super::judge::Judge;
+use super::ledger::{Consent, Ledger, Order};
+use super::rollout::{Candidate, Course, Opinion, ROLLOUT, Role, Rollout};
+use super::trips::Trips;
+use super::webhook::{NoticeKind, ReleaseNotice, Webhook, node_of};
+use crate::config::{Config, Store};
+use crate::fleet::node::plain;
+use crate::fleet::nodes::{Heard, Nodes};
+use crate::lists::{Digest, PoolName, ServiceName};
+use crate::process::supervised;
+use crate::snapshot::Published;
+use crate::upstream::in_force::InForce;
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// After a look that has failed.
+const AWAY: Duration = Duration::from_secs(2);
+
+/// Time for one look at all gateways.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// What a leader knows the rest of the gateway by.
+pub(crate) struct LeaderOf {
+    pub(crate) in_force: Arc<InForce>,
+    pub(crate) config: Arc<Published<Config>>,
+    pub(crate) trips: Arc<Trips>,
+    pub(crate) judge: Arc<Judge>,
+    pub(crate) webhook: Arc<Webhook>,
+}
+
+/// Begins to look after rollouts.
+///
+/// # Errors
+/// When the thread cannot be started.
+pub(crate) fn start(of: LeaderOf) -> io::Result<()> {
+    let node: String = plain(&node_of(&of.config.load()))
+        .chars()
+        .take(80)
+        .collect();
+    let mut leader = Leader {
+        of,
+        // Another process of the same gateway is another leader.
+        holder: format!("{node}/{:08x}", fastrand::u32(..)),
+        begun: Instant::now(),
+        services: BTreeMap::new(),
+    };
+    supervised::spawn("leader", move || {
+        loop {
+            let config = leader.of.config.load();
+            let mut ledgers = BTreeMap::new();
+            while Arc::ptr_eq(&leader.of.config.load(), &config) {
+                thread::sleep(LOOK);
+                leader.turn(&config, &mut ledgers);
+            }
+        }
+    })?;
+    Ok(())
+}
+
+struct Leader {
+    of: LeaderOf,
+    /// By what this process is known in a lease.
+    holder: String,
+    /// Its clock begins here.
+    begun: Instant,
+    services: BTreeMap<ServiceName, Attended>,
+}
+
+/// What is known of a rollout.
+#[derive(Default)]
+struct Attended {
+    candidate: Candidate,
+    /// What all of it was looked at by: which lists were in force, whether the version was taken back, and
+    /// whether the lists were frozen.
+    looked: Option<(Digest, bool, bool)>,
+    /// How it stood when it was last seen.
+    last: Option<Rollout>,
+    /// Not before this, after something has failed.
+    not_before: Option<Instant>,
+    /// What was said of that.
+    told: Option<String>,
+}
+
+impl Leader {
+    fn turn<'a>(&mut self, config: &'a Config, ledgers: &mut BTreeMap<ServiceName, Ledger<'a>>) {
+        let all = self.of.trips.rolling_out();
+        // Connections that nobody needs are closed.
+        ledgers.retain(|service, _| all.contains(service));
+        for service in all {
+            let mut attended = self.services.remove(&service).unwrap_or_default();
+            if attended.not_before.is_none_or(|it| Instant::now() >= it) {
+                let known = ledgers.remove(&service);
+                let ledger = known.map_or_else(|| Ledger::of(config, &service), Ok);
+                let outcome = ledger.and_then(|mut ledger| {
+                    self.attend(config, &service, (&mut ledger, &mut attended))?;
+                    ledgers.insert(service.clone(), ledger);
+                    Ok(())
+                });
+                attended.not_before = outcome.is_err().then(|| Instant::now() + AWAY);
+                note(&service, outcome.err(), &mut attended.told);
+            }
+            self.services.insert(service, attended);
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// Looks after one. The error is one line: why that cannot be done.
+    fn attend(
+        &self,
+        config: &Config,
+        service: &ServiceName,
+        (ledger, attended): (&mut Ledger<'_>, &mut Attended),
+    ) -> Result<(), String> {
+        let Some(lists) = self.of.in_force.load_of(service) else {
+            return Ok(());
+        };
+        let begun = self.now();
+        let is_tripped = self.of.trips.of(service).is_some();
+        let (mut seen, mut fence, mut role) = (None, None, Role::Follows);
+        let mut tend = |state: &Map<String, Value>| {
+            let mut rollout = rollout_in(state)?;
+            role = attended.candidate.look(&rollout, &self.holder, begun);
+            seen = Some((rollout.clone(), super::change::frozen(state).is_some()));
+            match role {
+                _ if rollout.course.is_over() => return None,
+                Role::Takes => rollout.take(&self.holder),
+                Role::Leads {
+                    is_due: true,
+                    unwritten,
+                    ..
+                } => rollout.renew(unwritten),
+                _ => return None,
+            }
+            fence = Some(rollout.lease.fence);
+            let mut state = state.clone();
+            state.insert(ROLLOUT.to_owned(), rollout.to_json());
+            Some(state)
+        };
+        let is_written = ledger.tend(&mut tend)?;
+        let Some((rollout, is_frozen)) = seen else {
+            return Ok(());
+        };
+        if let Some(fence) = fence.filter(|_| is_written) {
+            attended.candidate.wrote(fence, begun, self.now());
+        }
+        let was_taken = role == Role::Takes && is_written && fence.is_some();
+        if was_taken {
+            let fence = fence.unwrap_or_default();
+            log::info!("rollout-led {}fence={fence}", service.in_log());
+        }
+        let last = attended.last.replace(rollout.clone());
+        let is_news = last.is_none_or(|it| (&it.id, it.turns) != (&rollout.id, rollout.turns));
+        if is_news {
+            tell(service, &rollout);
+        }
+        let Role::Leads {
+            fence: led_by,
+            unwritten,
+            is_due,
+        } = role
+        else {
+            // All of it is looked at by the next turn, of who leads then.
+            attended.looked = None;
+            return Ok(());
+        };
+        if is_due && !is_written {
+            return Ok(());
+        }
+        // What was just renewed is written.
+        let left = if is_due { Duration::ZERO } else { unwritten };
+        let is_over = rollout.waited + unwritten >= rollout.every;
+        let (release, opinion) = self.opinion(service);
+        let goes_on = match opinion {
+            Opinion::Good => true,
+            Opinion::Open(_) => rollout.without_verdict,
+            Opinion::Against(_) => false,
+        };
+        let may_be_due = rollout.course == Course::Running && is_over && goes_on;
+        let by = (lists.digest, is_tripped, is_frozen);
+        if !may_be_due && attended.looked == Some(by) && !is_news {
+            return Ok(());
+        }
+        let begun = self.now();
+        let is_last = rollout.at + 1 == rollout.steps.len();
+        let promotes = may_be_due && is_last && rollout.promotes;
+        let word = LeaderWord {
+            holder: self.holder.clone(),
+            fence: led_by,
+            node: node_of(config),
+            seen_turns: attended.candidate.seen_turns(),
+            release,
+            opinion,
+            unwritten: left,
+            trip: self.trip(service),
+            against_promotion: promotes
+                .then(|| self.against_promotion(config, service))
+                .flatten(),
+        };
+        let verb = Verb::Rollout(RolloutVerb::CarryOn(word));
+        let order = Order::new(verb, rollout.by.clone(), None);
+        let done = ledger.perform(&order, &mut |_| Ok(Consent::Yes))?;
+        attended.looked = Some(by);
+        if let Some(number) = done.number {
+            attended.candidate.wrote(led_by, begun, self.now());
+            let verb = done.change.verb.unwrap_or("rollout");
+            let reason = done.change.reason.unwrap_or_default();
+            let (name, after) = (service.in_log(), done.change.after);
+            log::info!(
+                "rollout-carried-on {name}change={number} verb={verb} digest={after} reason={reason:?}"
+            );
+            self.announce(service, verb, &rollout.by, &reason);
+        }
+        Ok(())
+    }
+
+    /// What is found of which release.
+    fn opinion(&self, service: &ServiceName) -> (String, Opinion) {
+        let serving = self.of.in_force.serving();
+        let case = self.of.judge.case(service);
+        match case.zip(serving.of(service)) {
+            Some((case, of)) => {
+                let opinion = case.opinion(&of.pools().settings().verdict);
+                (case.release().to_owned(), opinion)
+            }
+            None => (
+                String::new(),
+                Opinion::Open("there is no verdict".to_owned()),
+            ),
+        }
+    }
+
+    /// Which version was taken back, and why, as far as this gateway knows.
+    fn trip(&self, service: &ServiceName) -> Option<(String, String)> {
+        let trip = self.of.trips.of(service)?.trip;
+        let why = format!(
+            "the release in pre was taken back by {}: {}",
+            trip.by, trip.why
+        );
+        Some((trip.pre, why))
+    }
+
+    /// A server of `pre` that is not up, or a gateway that does not hold the lists.
+    fn against_promotion(&self, config: &Config, service: &ServiceName) -> Option<String> {
+        let serving = self.of.in_force.serving();
+        let of = serving.of(service)?;
+        let peers = of.pools()[PoolName::Pre].peers();
+        if peers.iter().any(|it| !it.health.is_up()) {
+            return Some("not all servers of pre are up".to_owned());
+        }
+        let Store::Redis(settings) = &config.store else {
+            return None;
+        };
+        settings.fleet.heartbeat?;
+        let digest = of.lists().digest.to_string();
+        match Nodes::new(settings).read(Instant::now() + LIMIT) {
+            Ok(look) => {
+                let holds = |it: &Heard| it.node.as_ref().is_some_and(|node| node.holds(&digest));
+                let other = look.heard.iter().find(|it| !holds(it));
+                other.map(|it| format!("{} does not hold the lists", it.name))
+            }
+            Err(why) => Some(format!("what the gateways hold is not known: {why}")),
+        }
+    }
+
+    /// People are told of what matters to all.
+    fn announce(&self, service: &ServiceName, verb: &str, by: &str, reason: &str) {
+        let (kind, sentence) = match verb {
+            "promote" => (
+                NoticeKind::Promoted,
+                "pre was promoted: its servers are prod now",
+            ),
+            "rollback" => (
+                NoticeKind::RolledBack,
+                "the release was rolled back: nobody gets pre",
+            ),
+            _ => return,
+        };
+        let notice = ReleaseNotice::new(kind, service, sentence);
+        self.of.webhook.tell(notice.by(by, Some(reason)));
+    }
+}
+
+/// Says how a rollout stands now.
+fn tell(service: &ServiceName, rollout: &Rollout) {
+    let (name, by, course) = (service.in_log(), &rollout.by, rollout.course.name());
+    let (step, why) = (
+        step_in_words(rollout),
+        rollout.why.as_deref().unwrap_or("-"),
+    );
+    log::info!("rollout {name}by={by:?} course={course} step={step:?} reason={why:?}");
+}
+
+/// Says once that a rollout cannot be looked after, and once that it can be again.
+fn note(service: &ServiceName, error: Option<String>, told: &mut Option<String>) {
+    let name = service.in_log();
+    match &error {
+        Some(error) if told.is_none() => log::warn!(
+            "rollout-unattended {name}error={error:?} effect=\"this gateway does not carry it on; another one may\""
+        ),
+        None if told.is_some() => log::info!("rollout-attended {name}"),
+        _ => {}
+    }
+    *told = error;
+}
