@@ -1,0 +1,282 @@
+//! Rollouts on a real Redis: the share of a release grows by itself, whichever gateway is there to see to it,
+//! and stops by itself.
+
+// Helpers outside of the tests fail by unwrapping, too.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::process::Output;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use support::{DEADLINE, Gateway, Origin, Redis, Setup, run_to_exit, wait_for, wait_until};
+
+/// A Redis with the lists of a release, and an ini file by which commands find it.
+struct Ground {
+    redis: Redis,
+    setup: Setup,
+    ini: String,
+    _origins: [Origin; 2],
+}
+
+impl Ground {
+    fn new() -> Self {
+        let redis = Redis::start();
+        let (pre, prod) = Origin::pre_and_prod();
+        redis.push_peers(&pre, &prod);
+        let setup = Setup::new().redis(redis.url());
+        let ini = setup.write_ini().to_str().unwrap().to_owned();
+        Self {
+            redis,
+            setup,
+            ini,
+            _origins: [pre, prod],
+        }
+    }
+
+    fn gateway(&self, node: &str) -> Gateway {
+        let setup = Setup::new().redis(self.redis.url());
+        let setup = setup
+            .set("redis.node", node)
+            .set("redis.heartbeat", "500ms");
+        let gateway = setup.set("verdict.tolerate", "50%").start();
+        gateway.wait_served("127.0.0.200", "prod", DEADLINE);
+        gateway
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        assert!(self.setup.path(".").exists());
+        run_to_exit(&[words, &["-c", &self.ini]].concat())
+    }
+
+    #[track_caller]
+    fn done(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[track_caller]
+    fn refused(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    #[track_caller]
+    fn start(&self, steps: &str, every: &str, more: &[&str]) {
+        let words = ["rollout", "start", "--steps", steps, "--every", every];
+        self.done(&[&words, more].concat());
+    }
+
+    #[track_caller]
+    fn json(&self, words: &[&str]) -> Value {
+        serde_json::from_str(&self.done(&[words, &["--json"]].concat())).unwrap()
+    }
+
+    /// The member of the state.
+    #[track_caller]
+    fn rollout(&self) -> Value {
+        self.json(&["rollout", "status"])["rollout"].clone()
+    }
+
+    /// Waits until it is like that; why it is.
+    #[track_caller]
+    fn wait_course(&self, course: &str) -> String {
+        let rollout = wait_for(course, || {
+            Some(self.rollout()).filter(|it| it["course"] == course)
+        });
+        rollout["why"].as_str().unwrap_or_default().to_owned()
+    }
+
+    #[track_caller]
+    fn list(&self, key: &str) -> Vec<String> {
+        redis::from_redis_value(self.redis.cli(&["LRANGE", key, "0", "-1"])).unwrap()
+    }
+
+    /// What was done, the oldest first: the verb, and the shares that came.
+    #[track_caller]
+    fn history(&self) -> Vec<(String, String)> {
+        let all = self.json(&["history", "--last", "1000"]);
+        let all = all["changes"].as_array().unwrap().iter().rev();
+        let told = all.map(|it| {
+            let lines = it["difference"].as_array().unwrap().iter();
+            let mut shares = lines.filter_map(|it| it.as_str()?.strip_prefix("+ gray "));
+            let share = shares.next().unwrap_or_default().to_owned();
+            (it["verb"].as_str().unwrap().to_owned(), share)
+        });
+        told.collect()
+    }
+
+    /// The gateway that has the lease.
+    fn leader(&self) -> Option<String> {
+        let rollout = self.rollout();
+        let holder = rollout["holder"].as_str()?;
+        Some(holder.split('/').next().unwrap().to_owned())
+    }
+}
+
+fn told(verb: &str, share: &str) -> (String, String) {
+    (verb.to_owned(), share.to_owned())
+}
+
+#[test]
+fn steps_are_taken_one_after_the_other_up_to_the_promotion() {
+    let ground = Ground::new();
+    let gateways = ["a", "b"].map(|it| ground.gateway(it));
+    let pre = ground.list("pre");
+    ground.start(
+        "1,5%,50",
+        "1s",
+        &[
+            "--without-verdict",
+            "--promote",
+            "--by-cookie",
+            "uid",
+            "--by",
+            "ann",
+            "--reason",
+            "1.7",
+        ],
+    );
+    assert_eq!(ground.list("gray"), ["percent:1:cookie:uid"]);
+    let why = ground.refused(&["rollout", "start", "--steps", "5", "--every", "1s"]);
+    assert!(why.contains("a rollout by ann is under way"), "{why}");
+    ground.wait_course("done");
+    assert_eq!(
+        (ground.list("prod"), ground.list("gray")),
+        (pre, Vec::new())
+    );
+    let expected = [
+        told("rollout", "percent:1:cookie:uid"),
+        told("rollout", "percent:5:cookie:uid"),
+        told("rollout", "percent:50:cookie:uid"),
+        told("promote", ""),
+    ];
+    assert_eq!(ground.history(), expected);
+    let last = ground.json(&["history", "show", "4"]);
+    assert_eq!(last["by"], "ann");
+    for gateway in &gateways {
+        gateway.wait_served("127.0.0.9", "pre", DEADLINE);
+    }
+    // It is over for good, and what it has promoted is rolled back like any other promotion.
+    assert!(ground.refused(&["rollout", "resume"]).contains("is done"));
+    ground.done(&["rollback", "--yes"]);
+    assert_eq!(ground.list("gray"), ["percent:50:cookie:uid"]);
+}
+
+#[test]
+fn a_step_waits_until_the_verdict_is_good_enough() {
+    let ground = Ground::new();
+    let gateway = ground.gateway("a");
+    ground.start("40,60", "1s", &[]);
+    wait_until("it is led", DEADLINE, || ground.leader().is_some());
+    // Nobody has come: nothing is known, and the time alone is not enough.
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(ground.list("gray"), ["percent:40"]);
+    wait_until("many have come", DEADLINE, || {
+        for client in 1..=60 {
+            gateway.get(&format!("127.0.0.{client}"), "/");
+        }
+        ground.list("gray") == ["percent:60"]
+    });
+}
+
+#[test]
+fn a_trip_ends_it_and_nobody_is_gray() {
+    let ground = Ground::new();
+    let _gateway = ground.gateway("a");
+    ground.start("5,50", "1h", &[]);
+    ground.redis.cli(&["SET", "graygate:tripped", "it is slow"]);
+    let why = ground.wait_course("aborted");
+    assert!(why.contains("was taken back"), "{why}");
+    assert!(ground.list("gray").is_empty());
+    let expected = [told("rollout", "percent:5"), told("rollback", "")];
+    assert_eq!(ground.history(), expected);
+    assert!(
+        ground
+            .refused(&["rollout", "resume"])
+            .contains("is aborted")
+    );
+}
+
+#[test]
+fn what_people_do_stops_it_and_it_goes_on_by_their_word_alone() {
+    let ground = Ground::new();
+    let _gateway = ground.gateway("a");
+    ground.start("5,50", "1h", &["--without-verdict"]);
+    ground.done(&["rollout", "pause", "--by", "bob", "--reason", "lunch"]);
+    let shown = ground.done(&["rollout", "status"]);
+    assert!(shown.starts_with("paused since 2"), "{shown}");
+    assert!(
+        shown.contains("step 1 of 2 (5%)\npaused by bob: lunch\n"),
+        "{shown}"
+    );
+    ground.done(&["rollout", "resume"]);
+    // The share is changed by hand.
+    ground.done(&["stage", "7%"]);
+    let why = ground.wait_course("paused");
+    assert!(why.contains("changed by hand: percent:5"), "{why}");
+    let why = ground.refused(&["rollout", "resume"]);
+    assert!(why.contains("`graygate stage 5%`"), "{why}");
+    ground.done(&["stage", "5%"]);
+    ground.done(&["rollout", "resume"]);
+    // A freeze is not ended by a thaw alone.
+    ground.done(&["freeze", "--by", "bob"]);
+    assert!(ground.wait_course("paused").contains("frozen by bob"));
+    ground.done(&["thaw"]);
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(ground.rollout()["course"], "paused");
+    ground.done(&["rollout", "resume"]);
+    // Other entries are no affair of it.
+    ground.done(&["admit", "127.0.0.7"]);
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(ground.rollout()["course"], "running");
+    ground.done(&["rollout", "abort", "--by", "bob"]);
+    assert_eq!(ground.rollout()["why"], "aborted by bob");
+    assert!(ground.list("gray").is_empty());
+    // Another version; and a step back.
+    ground.done(&["stage", "10%"]);
+    let why = ground.refused(&["rollout", "start", "--steps", "5,50", "--every", "1h"]);
+    assert!(why.contains("10% already"), "{why}");
+    ground.start("10,50", "1h", &[]);
+    let other = Origin::named("other");
+    ground.redis.push("pre", &[&other.address()]);
+    assert!(ground.wait_course("aborted").contains("pre is another one"));
+    assert_eq!(ground.list("gray"), ["percent:10"]);
+    ground.done(&["rollback"]);
+    ground.start("10,50", "1h", &[]);
+    ground.done(&["rollback"]);
+    assert!(ground.wait_course("aborted").contains("rolled back by"));
+    for (steps, said) in [
+        ("5,5", "larger share"),
+        ("0,5", "larger share"),
+        ("5,101", "a share is"),
+    ] {
+        let why = ground.refused(&["rollout", "start", "--steps", steps, "--every", "1h"]);
+        assert!(why.contains(said), "{why}");
+    }
+}
+
+#[test]
+fn another_gateway_goes_on_where_the_leader_was_killed_or_stands_still() {
+    let ground = Ground::new();
+    let gateways = ["a", "b"].map(|it| (it, ground.gateway(it)));
+    ground.start("1,2,3,4", "3s", &["--without-verdict"]);
+    let leader = wait_for("it is led", || ground.leader());
+    let (_, standing) = gateways.iter().find(|(name, _)| *name == leader).unwrap();
+    standing.signal(Signal::SIGSTOP);
+    let limit = Duration::from_secs(40);
+    wait_until("another one leads", limit, || {
+        ground.leader().is_some_and(|it| it != leader)
+    });
+    // What the old one would still do comes too late.
+    standing.signal(Signal::SIGCONT);
+    wait_until("it is done", limit, || ground.rollout()["course"] == "done");
+    let mut shares = ground.history();
+    assert_eq!(shares.pop(), Some(told("rollout", "")));
+    let expected = [1, 2, 3, 4].map(|it| told("rollout", &format!("percent:{it}")));
+    assert_eq!(shares, expected);
+}
