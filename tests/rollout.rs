@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use support::{DEADLINE, Gateway, Origin, Redis, Setup, run_to_exit, wait_for, wait_until};
+use support::{
+    DEADLINE, FileSite, Gateway, Origin, Redis, Setup, run_to_exit, wait_for, wait_until,
+};
 
 /// A Redis with the lists of a release, and an ini file by which commands find it.
 struct Ground {
@@ -37,7 +39,11 @@ impl Ground {
     }
 
     fn gateway(&self, node: &str) -> Gateway {
-        let setup = Setup::new().redis(self.redis.url());
+        self.gateway_at(node, self.redis.url())
+    }
+
+    fn gateway_at(&self, node: &str, url: String) -> Gateway {
+        let setup = Setup::new().redis(url);
         let setup = setup
             .set("redis.node", node)
             .set("redis.heartbeat", "500ms");
@@ -279,4 +285,107 @@ fn another_gateway_goes_on_where_the_leader_was_killed_or_stands_still() {
     assert_eq!(shares.pop(), Some(told("rollout", "")));
     let expected = [1, 2, 3, 4].map(|it| told("rollout", &format!("percent:{it}")));
     assert_eq!(shares, expected);
+}
+
+/// The arguments of the two commands in docs/redis.md that make a user for a gateway: with all that it can use,
+/// and what it needs besides to carry rollouts on.
+#[track_caller]
+fn acls_in_the_docs() -> [Vec<String>; 2] {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/redis.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let mut all = page.split("redis-cli ACL SETUSER graygate ").skip(1);
+    [(); 2].map(|()| {
+        let (command, _) = all.next().unwrap().split_once("\n```").unwrap();
+        let words = command.split_whitespace().filter(|it| *it != "\\");
+        let words = words.map(|it| it.trim_matches('\'').replace("\\|", "|"));
+        let first = ["ACL", "SETUSER", "graygate"].map(str::to_owned);
+        first.into_iter().chain(words).collect()
+    })
+}
+
+#[test]
+fn a_gateway_needs_the_rights_that_the_docs_name_and_leaves_it_to_another_without_them() {
+    let ground = Ground::new();
+    let [may_read, may_lead] = acls_in_the_docs();
+    let allow = |words: &[String]| {
+        ground
+            .redis
+            .cli(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    };
+    allow(&may_read);
+    let url = format!("redis://graygate:password@{}/0", ground.redis.address());
+    let gateway = ground.gateway_at("a", url);
+    ground.start("1,2", "1s", &["--without-verdict"]);
+    gateway.wait_for_log("rollout-unattended");
+    assert_eq!(ground.list("gray"), ["percent:1"]);
+    let other = ground.gateway("b");
+    let limit = Duration::from_secs(40);
+    wait_until("the other one goes on", limit, || {
+        ground.list("gray") == ["percent:2"]
+    });
+    assert_eq!(gateway.stderr.count("rollout-unattended"), 1);
+    wait_until("it is done", DEADLINE, || {
+        ground.rollout()["course"] == "done"
+    });
+    drop(other);
+    ground.done(&["rollback"]);
+    allow(&may_lead);
+    ground.start("1,2", "1s", &["--without-verdict", "--promote"]);
+    wait_until("it does all of it itself", limit, || {
+        ground.rollout()["course"] == "done"
+    });
+    assert_eq!(ground.list("gray"), Vec::<String>::new());
+}
+
+#[test]
+fn a_redis_that_has_lost_the_last_step_does_not_take_it_again() {
+    let ground = Ground::new();
+    let gateway = ground.gateway("a");
+    let state = || -> Vec<u8> {
+        redis::from_redis_value(ground.redis.cli(&["GET", "graygate:release"])).unwrap()
+    };
+    ground.start("1,2,3", "2s", &["--without-verdict"]);
+    let before = String::from_utf8(state()).unwrap();
+    wait_until("the second step", DEADLINE, || {
+        ground.list("gray") == ["percent:2"]
+    });
+    wait_until("it was seen", DEADLINE, || {
+        gateway.stderr.count("step 2 of 3") > 1
+    });
+    // What was in force a second before, in one transaction, as a replica may have it.
+    let script = "redis.call('SET', KEYS[1], ARGV[1]) redis.call('DEL', KEYS[2]) \
+                  redis.call('RPUSH', KEYS[2], 'percent:1')";
+    let words = ["EVAL", script, "2", "graygate:release", "gray", &before];
+    ground.redis.cli(&words);
+    assert!(ground.wait_course("paused").contains("has lost"));
+    assert_eq!(ground.list("gray"), ["percent:1"]);
+}
+
+#[test]
+fn a_lists_file_has_rollouts_too() {
+    let site = FileSite::with(&[], |it| it.set("verdict.mode", "observe"));
+    let text = std::fs::read_to_string(site.gateway.path("graygate.ini")).unwrap();
+    let socket = format!("socket = {}", site.gateway.path("admin.sock").display());
+    let file = format!("file = {}", site.file().display());
+    let text = text.replace("socket = admin.sock", &socket);
+    let setup = Setup::new().file("desk.ini", &text.replace("file = lists", &file));
+    let ini = setup.path("desk.ini").to_str().unwrap().to_owned();
+    let words = "rollout start --steps 1,100 --every 1s --without-verdict --promote";
+    let words: Vec<&str> = words.split(' ').chain(["-c", &ini]).collect();
+    let output = run_to_exit(&words);
+    assert!(output.status.success(), "{output:?}");
+    site.gateway.wait_served("127.0.0.9", "pre", DEADLINE);
+    let history = site.gateway.path("lists.history");
+    let verbs = || {
+        let text = std::fs::read_to_string(&history).unwrap();
+        let lines = text
+            .lines()
+            .map(|it| serde_json::from_str::<Value>(it).unwrap());
+        lines
+            .map(|it| it["verb"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    wait_until("it is promoted", DEADLINE, || {
+        verbs() == ["rollout", "rollout", "promote"]
+    });
 }

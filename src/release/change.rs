@@ -17,10 +17,11 @@ use serde_json::{Map, Value, json};
 
 use crate::lists::{ByList, Digest, ListName, Lists};
 use crate::release::history::{Before, ChangedList};
+use crate::release::rollout::Course;
 use crate::store::Entries;
 use crate::store::gate::guard::{Guarded, HoldReason};
 
-pub(crate) use self::basis::{Drawn, Edit, FoundList, FoundLists, ServiceTerms, parsed};
+pub(crate) use self::basis::{Drawn, Edit, FoundList, FoundLists, ServiceTerms, frozen, parsed};
 use self::basis::{FROZEN, RESET, SETS, STAGE, WantedChange, Work, parts};
 pub(crate) use self::rollout::{
     LeaderWord, RolloutPlan, RolloutVerb, rollout_in, step_in_words, steps,
@@ -137,23 +138,6 @@ pub(crate) fn was_set(state: &Map<String, Value>, list: ListName) -> bool {
     sets.is_some_and(|all| all.iter().any(|it| it.as_str() == Some(list.name())))
 }
 
-/// Who has frozen the lists, when and why, if somebody has.
-pub(crate) fn frozen(state: &Map<String, Value>) -> Option<String> {
-    let frozen = state.get(FROZEN).filter(|it| it.is_object())?;
-    let word = |name: &str| {
-        let text = frozen[name].as_str()?;
-        Some(text.chars().filter(|it| !it.is_control()).collect())
-    };
-    let word = |name: &str| -> Option<String> { word(name) };
-    let mut said = "the lists are frozen".to_owned();
-    for (before, name) in [(" by ", "by"), (" since ", "at"), (": ", "reason")] {
-        if let Some(word) = word(name) {
-            said.extend([before, &word]);
-        }
-    }
-    Some(said)
-}
-
 /// What this verb makes of what was found.
 ///
 /// # Errors
@@ -190,7 +174,11 @@ pub(crate) fn make(
         Verb::Reset => reset(&work),
         Verb::Rollout(verb) => rollout::rollout(&work, verb)?,
     };
-    rollout::ended_by(verb, &work, &mut wanted);
+    match verb {
+        Verb::Promote { .. } => rollout::ended(&work, &mut wanted, Course::Done, "promoted"),
+        Verb::Rollback(_) => rollout::ended(&work, &mut wanted, Course::Aborted, "rolled back"),
+        _ => {}
+    }
     Ok(judged(work, wanted))
 }
 

@@ -10,8 +10,8 @@
 //! something may be due: the time of a step is over, other lists are in force, the version was taken back, the
 //! lists were frozen, or the lease was just taken.
 //!
-//! A gateway that cannot write (its rights, or Redis) says so once, and has no lease any more after
-//! [`LEASE`](super::rollout::LEASE): then another one takes it.
+//! A gateway that cannot do what is due (its rights, or Redis) says so once, and neither renews nor takes the
+//! lease until another one had the time to take it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,10 +21,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use super::change::{LeaderWord, RolloutVerb, Verb, rollout_in, step_in_words};
+use super::change::{self, LeaderWord, RolloutVerb, Verb, rollout_in, step_in_words};
 use super::judge::Judge;
-use super::ledger::{Consent, Ledger, Order};
-use super::rollout::{Candidate, Course, Opinion, ROLLOUT, Role, Rollout};
+use super::ledger::{Consent, Done, Ledger, Order};
+use super::rollout::{Candidacy, Course, LEASE, Opinion, ROLLOUT, Role, Rollout};
 use super::trips::Trips;
 use super::webhook::{NoticeKind, ReleaseNotice, Webhook, node_of};
 use crate::config::{Config, Store};
@@ -40,6 +40,9 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// After a look that has failed.
 const AWAY: Duration = Duration::from_secs(2);
+
+/// So long another one may take a lease that this one cannot use: longer than it takes to see that.
+const RESIGNED: Duration = LEASE.saturating_add(Duration::from_secs(5));
 
 /// Time for one look at all gateways.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -94,7 +97,7 @@ struct Leader {
 /// What is known of a rollout.
 #[derive(Default)]
 struct Attended {
-    candidate: Candidate,
+    candidacy: Candidacy,
     /// What all of it was looked at by: which lists were in force, whether the version was taken back, and
     /// whether the lists were frozen.
     looked: Option<(Digest, bool, bool)>,
@@ -102,8 +105,29 @@ struct Attended {
     last: Option<Rollout>,
     /// Not before this, after something has failed.
     not_before: Option<Instant>,
-    /// What was said of that.
+    /// It could renew its lease, but not do what was due: until then, it leaves that to others.
+    resigned: Option<Instant>,
+    /// What was said of such a thing.
     told: Option<String>,
+}
+
+/// What was seen of a rollout.
+struct SeenRollout {
+    rollout: Rollout,
+    is_frozen: bool,
+    role: Role,
+    /// What was to be written with that is written.
+    is_written: bool,
+}
+
+/// What who leads it knows of it.
+struct LedRollout {
+    fence: u64,
+    /// The time of the step is.
+    is_over: bool,
+    unwritten: Duration,
+    /// It has turned since the last look.
+    is_news: bool,
 }
 
 impl Leader {
@@ -117,12 +141,16 @@ impl Leader {
                 let known = ledgers.remove(&service);
                 let ledger = known.map_or_else(|| Ledger::of(config, &service), Ok);
                 let outcome = ledger.and_then(|mut ledger| {
-                    self.attend(config, &service, (&mut ledger, &mut attended))?;
+                    let has_acted = self.attend(config, &service, (&mut ledger, &mut attended))?;
                     ledgers.insert(service.clone(), ledger);
-                    Ok(())
+                    Ok(has_acted)
                 });
                 attended.not_before = outcome.is_err().then(|| Instant::now() + AWAY);
-                note(&service, outcome.err(), &mut attended.told);
+                match outcome {
+                    // What could not be done is not yet done.
+                    Ok(false) if attended.resigned.is_some() => {}
+                    outcome => note(&service, outcome.err(), &mut attended.told),
+                }
             }
             self.services.insert(service, attended);
         }
@@ -132,25 +160,69 @@ impl Leader {
         self.begun.elapsed()
     }
 
-    /// Looks after one. The error is one line: why that cannot be done.
+    /// Looks after one; true if all that was due is done. The error is one line: why that cannot be.
     fn attend(
         &self,
         config: &Config,
         service: &ServiceName,
         (ledger, attended): (&mut Ledger<'_>, &mut Attended),
-    ) -> Result<(), String> {
-        let Some(lists) = self.of.in_force.load_of(service) else {
-            return Ok(());
+    ) -> Result<bool, String> {
+        let has_resigned = attended.resigned.is_some_and(|it| Instant::now() < it);
+        let Some(seen) = self.look(service, (ledger, attended), has_resigned)? else {
+            return Ok(false);
         };
+        let last = attended.last.replace(seen.rollout.clone());
+        let turn = |it: &Rollout| (it.id.clone(), it.turns);
+        let is_news = last.is_none_or(|it| turn(&it) != turn(&seen.rollout));
+        if is_news {
+            tell(service, &seen.rollout);
+        }
+        match seen.role {
+            Role::Leads { .. } if has_resigned || !seen.is_written => Ok(false),
+            Role::Leads {
+                fence,
+                unwritten,
+                is_due,
+            } => {
+                // What was just renewed is written.
+                let left = if is_due { Duration::ZERO } else { unwritten };
+                let waited = seen.rollout.waited + unwritten;
+                let led = LedRollout {
+                    fence,
+                    is_over: waited >= seen.rollout.every,
+                    unwritten: left,
+                    is_news,
+                };
+                self.carry_on((config, service), (ledger, attended), &seen, &led)
+            }
+            // All of it is looked at by the next turn, of who leads then.
+            Role::Takes | Role::Follows => {
+                attended.looked = None;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Looks at the state alone, and takes or renews the lease, unless it `rests`.
+    fn look(
+        &self,
+        service: &ServiceName,
+        (ledger, attended): (&mut Ledger<'_>, &mut Attended),
+        rests: bool,
+    ) -> Result<Option<SeenRollout>, String> {
         let begun = self.now();
-        let is_tripped = self.of.trips.of(service).is_some();
-        let (mut seen, mut fence, mut role) = (None, None, Role::Follows);
+        let (mut seen, mut fence) = (None, None);
         let mut tend = |state: &Map<String, Value>| {
             let mut rollout = rollout_in(state)?;
-            role = attended.candidate.look(&rollout, &self.holder, begun);
-            seen = Some((rollout.clone(), super::change::frozen(state).is_some()));
+            let role = attended.candidacy.look(&rollout, &self.holder, begun);
+            seen = Some(SeenRollout {
+                rollout: rollout.clone(),
+                is_frozen: change::frozen(state).is_some(),
+                role,
+                is_written: true,
+            });
             match role {
-                _ if rollout.course.is_over() => return None,
+                _ if rests || rollout.course.is_over() => return None,
                 Role::Takes => rollout.take(&self.holder),
                 Role::Leads {
                     is_due: true,
@@ -165,80 +237,67 @@ impl Leader {
             Some(state)
         };
         let is_written = ledger.tend(&mut tend)?;
-        let Some((rollout, is_frozen)) = seen else {
-            return Ok(());
-        };
         if let Some(fence) = fence.filter(|_| is_written) {
-            attended.candidate.wrote(fence, begun, self.now());
+            attended.candidacy.wrote(fence, begun, self.now());
+            if seen.as_ref().is_some_and(|it| it.role == Role::Takes) {
+                log::info!("rollout-led {}fence={fence}", service.in_log());
+            }
         }
-        let was_taken = role == Role::Takes && is_written && fence.is_some();
-        if was_taken {
-            let fence = fence.unwrap_or_default();
-            log::info!("rollout-led {}fence={fence}", service.in_log());
-        }
-        let last = attended.last.replace(rollout.clone());
-        let is_news = last.is_none_or(|it| (&it.id, it.turns) != (&rollout.id, rollout.turns));
-        if is_news {
-            tell(service, &rollout);
-        }
-        let Role::Leads {
-            fence: led_by,
-            unwritten,
-            is_due,
-        } = role
-        else {
-            // All of it is looked at by the next turn, of who leads then.
-            attended.looked = None;
-            return Ok(());
+        Ok(seen.map(|it| SeenRollout { is_written, ..it }))
+    }
+
+    /// Does what is due, if something may be.
+    fn carry_on(
+        &self,
+        (config, service): (&Config, &ServiceName),
+        (ledger, attended): (&mut Ledger<'_>, &mut Attended),
+        seen: &SeenRollout,
+        led: &LedRollout,
+    ) -> Result<bool, String> {
+        let Some(lists) = self.of.in_force.load_of(service) else {
+            return Ok(false);
         };
-        if is_due && !is_written {
-            return Ok(());
-        }
-        // What was just renewed is written.
-        let left = if is_due { Duration::ZERO } else { unwritten };
-        let is_over = rollout.waited + unwritten >= rollout.every;
+        let rollout = &seen.rollout;
         let (release, opinion) = self.opinion(service);
         let goes_on = match opinion {
             Opinion::Good => true,
             Opinion::Open(_) => rollout.without_verdict,
             Opinion::Against(_) => false,
         };
-        let may_be_due = rollout.course == Course::Running && is_over && goes_on;
-        let by = (lists.digest, is_tripped, is_frozen);
-        if !may_be_due && attended.looked == Some(by) && !is_news {
-            return Ok(());
+        let may_be_due = rollout.course == Course::Running && led.is_over && goes_on;
+        let is_tripped = self.of.trips.of(service).is_some();
+        let by = (lists.digest, is_tripped, seen.is_frozen);
+        if !may_be_due && attended.looked == Some(by) && !led.is_news {
+            return Ok(false);
         }
         let begun = self.now();
         let is_last = rollout.at + 1 == rollout.steps.len();
         let promotes = may_be_due && is_last && rollout.promotes;
+        let against = promotes.then(|| self.against_promotion(config, service));
         let word = LeaderWord {
             holder: self.holder.clone(),
-            fence: led_by,
+            fence: led.fence,
             node: node_of(config),
-            seen_turns: attended.candidate.seen_turns(),
+            seen_turns: attended.candidacy.seen_turns(),
             release,
             opinion,
-            unwritten: left,
+            unwritten: led.unwritten,
             trip: self.trip(service),
-            against_promotion: promotes
-                .then(|| self.against_promotion(config, service))
-                .flatten(),
+            against_promotion: against.flatten(),
         };
         let verb = Verb::Rollout(RolloutVerb::CarryOn(word));
         let order = Order::new(verb, rollout.by.clone(), None);
-        let done = ledger.perform(&order, &mut |_| Ok(Consent::Yes))?;
-        attended.looked = Some(by);
-        if let Some(number) = done.number {
-            attended.candidate.wrote(led_by, begun, self.now());
-            let verb = done.change.verb.unwrap_or("rollout");
-            let reason = done.change.reason.unwrap_or_default();
-            let (name, after) = (service.in_log(), done.change.after);
-            log::info!(
-                "rollout-carried-on {name}change={number} verb={verb} digest={after} reason={reason:?}"
-            );
-            self.announce(service, verb, &rollout.by, &reason);
+        let done = ledger.perform(&order, &mut |_| Ok(Consent::Yes));
+        let done = done.inspect_err(|_| attended.resigned = Some(Instant::now() + RESIGNED))?;
+        (attended.looked, attended.resigned) = (Some(by), None);
+        if done.number.is_some() {
+            attended.candidacy.wrote(led.fence, begun, self.now());
+            if let Some(rollout) = done.change.state.as_ref().and_then(rollout_in) {
+                attended.candidacy.saw(&rollout);
+            }
+            self.announce(service, &rollout.by, &done);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// What is found of which release.
@@ -290,8 +349,15 @@ impl Leader {
         }
     }
 
-    /// People are told of what matters to all.
-    fn announce(&self, service: &ServiceName, verb: &str, by: &str, reason: &str) {
+    /// Says what was done; people are told of what matters to all.
+    fn announce(&self, service: &ServiceName, by: &str, done: &Done) {
+        let (number, after) = (done.number.unwrap_or_default(), done.change.after);
+        let verb = done.change.verb.unwrap_or("rollout");
+        let reason = done.change.reason.as_deref().unwrap_or_default();
+        let name = service.in_log();
+        log::info!(
+            "rollout-carried-on {name}change={number} verb={verb} digest={after} reason={reason:?}"
+        );
         let (kind, sentence) = match verb {
             "promote" => (
                 NoticeKind::Promoted,

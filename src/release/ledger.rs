@@ -11,19 +11,14 @@ mod redis;
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
-
 use crate::config::{Config, ServiceSettings, Store};
 use crate::lists::ServiceName;
 use crate::release::change::ServiceTerms;
 use crate::release::history::ChangeRecord;
 
 use self::file::FileLedger;
-pub(crate) use self::order::{Consent, Done, Hear, Order};
+pub(crate) use self::order::{Consent, Done, Hear, Order, Tend};
 use self::redis::RedisLedger;
-
-/// What the state of a release is to be, if another.
-pub(crate) type Tend<'a> = &'a mut dyn FnMut(&Map<String, Value>) -> Option<Map<String, Value>>;
 
 /// Where the lists of a service are, and what is known of them.
 pub(crate) enum Ledger<'a> {

@@ -350,7 +350,7 @@ fn millis(time: Duration) -> u64 {
 
 /// What a gateway knows of who carries a rollout on. Times are those of its own monotonic clock.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Candidate {
+pub(crate) struct Candidacy {
     /// The rollout that was seen last, and its latest turn.
     id: String,
     turns: u64,
@@ -388,7 +388,7 @@ pub(crate) enum Role {
     Follows,
 }
 
-impl Candidate {
+impl Candidacy {
     /// What `own` is, by what it sees in the store at `now`.
     pub(crate) fn look(&mut self, rollout: &Rollout, own: &str, now: Duration) -> Role {
         if self.id != rollout.id {
@@ -433,6 +433,13 @@ impl Candidate {
             begun,
             known,
         });
+    }
+
+    /// It was brought to this turn.
+    pub(crate) fn saw(&mut self, rollout: &Rollout) {
+        if self.id == rollout.id {
+            self.turns = self.turns.max(rollout.turns);
+        }
     }
 
     /// The latest turn that was seen.

@@ -192,6 +192,23 @@ impl Work<'_> {
     }
 }
 
+/// Who has frozen the lists, when and why, if somebody has.
+pub(crate) fn frozen(state: &Map<String, Value>) -> Option<String> {
+    let frozen = state.get(FROZEN).filter(|it| it.is_object())?;
+    let word = |name: &str| {
+        let text = frozen[name].as_str()?;
+        Some(text.chars().filter(|it| !it.is_control()).collect())
+    };
+    let word = |name: &str| -> Option<String> { word(name) };
+    let mut said = "the lists are frozen".to_owned();
+    for (before, name) in [(" by ", "by"), (" since ", "at"), (": ", "reason")] {
+        if let Some(word) = word(name) {
+            said.extend([before, &word]);
+        }
+    }
+    Some(said)
+}
+
 /// What goes of a list, and what comes.
 pub(super) fn parts<'a>(
     edit: &'a Edit,

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::basis::{STAGE, WantedChange, Work};
+use super::basis::{EPOCH, STAGE, WantedChange, Work, frozen};
 use super::stage::{self, ShareBy};
-use super::{Verb, back, promote};
+use super::{back, promote};
 use crate::release::rollout::{Circumstances, Course, Lease, NextTurn, Opinion, ROLLOUT, Rollout};
 
 /// What is done to a rollout.
@@ -267,8 +267,8 @@ fn carry_on(work: &Work<'_>, mut rollout: Rollout, word: &LeaderWord) -> WantedC
     let (pre, trip) = (work.release(), work.trip());
     let own = word.trip.as_ref().filter(|(of, _)| *of == pre);
     let trip = trip.or_else(|| own.map(|(_, why)| why.clone()));
-    let frozen = super::frozen(&work.found.state);
-    let epoch = work.found.state.get("epoch").and_then(Value::as_str);
+    let frozen = frozen(&work.found.state);
+    let epoch = work.found.state.get(EPOCH).and_then(Value::as_str);
     let unknown = Opinion::Open("nothing of this step has been counted yet".to_owned());
     let is_of_it = word.release == format!("{pre}/{}", epoch.unwrap_or_default());
     let facts = Circumstances {
@@ -338,20 +338,15 @@ fn carry_on(work: &Work<'_>, mut rollout: Rollout, word: &LeaderWord) -> WantedC
     wanted
 }
 
-/// What another verb makes of a rollout that is under way: what was promoted or rolled back needs none.
-pub(super) fn ended_by(verb: &Verb, work: &Work<'_>, wanted: &mut WantedChange) {
+/// Another verb has made this of a rollout that is under way: what was promoted or rolled back needs none.
+pub(super) fn ended(work: &Work<'_>, wanted: &mut WantedChange, course: Course, what: &str) {
     let known = rollout_in(&work.found.state).filter(|it| !it.course.is_over());
     let (Some(mut rollout), Some(state)) = (known, wanted.state.as_mut()) else {
         return;
     };
-    let (course, what) = match verb {
-        Verb::Promote { .. } => (Course::Done, "promoted"),
-        Verb::Rollback(_) => (Course::Aborted, "rolled back"),
-        _ => return,
-    };
     rollout.seize();
     rollout.turn(course, Some(said(work, what)), &work.drawn.at);
-    state.insert(ROLLOUT.to_owned(), json!(rollout.to_json()));
+    state.insert(ROLLOUT.to_owned(), rollout.to_json());
     wanted
         .more
         .push(format!("+ rollout {}", in_words(&rollout)));

@@ -1,6 +1,9 @@
+use std::time::Duration;
+
 use super::*;
 use crate::lists::{PeerList, ServiceName};
 use crate::release::history::ChangeRecord;
+use crate::release::rollout::{Opinion, ROLLOUT};
 
 const RELEASE: &str = "0011223344556677";
 
@@ -407,5 +410,112 @@ fn shares_are_numbers_with_two_decimals() {
     }
     for text in ["", "%", "101", "5.123", "-1", "5%%", ".5", "1e1", "100.01"] {
         assert!(share(text).is_err(), "{text}");
+    }
+}
+
+fn started(steps: &[u16]) -> Verb {
+    Verb::Rollout(RolloutVerb::Start(RolloutPlan {
+        steps: steps.to_vec(),
+        by: None,
+        every: Duration::from_secs(60),
+        promotes: false,
+        without_verdict: false,
+    }))
+}
+
+/// What the leader of this number says, who has found the release of `epoch` good enough for so long.
+fn word(found: &FoundLists, fence: u64, epoch: &str, unwritten: u64) -> Verb {
+    let pre = rollout_in(&found.state).unwrap().pre;
+    Verb::Rollout(RolloutVerb::CarryOn(LeaderWord {
+        holder: "gw-1".to_owned(),
+        fence,
+        node: "gw-1".to_owned(),
+        seen_turns: 1,
+        release: format!("{pre}/{epoch}"),
+        opinion: Opinion::Good,
+        unwritten: Duration::from_secs(unwritten),
+        trip: None,
+        against_promotion: None,
+    }))
+}
+
+/// After the lease was taken, for the first time.
+fn led(found: &FoundLists) -> FoundLists {
+    let mut found = found.clone();
+    let mut rollout = rollout_in(&found.state).unwrap();
+    rollout.take("gw-1");
+    found.state.insert(ROLLOUT.to_owned(), rollout.to_json());
+    found
+}
+
+#[test]
+fn a_leader_takes_a_step_by_its_own_number_when_it_is_due_and_for_its_own_release() {
+    let begun = done(&found(&["10.0.0.1"], &["p"], &["q"]), &started(&[100, 500]));
+    assert_eq!(texts(&begun, ListName::Gray), ["10.0.0.1", "percent:1"]);
+    let led = led(&begun);
+    for (what, fence, epoch, unwritten) in [
+        ("another one has the lease", 2, RELEASE, 60),
+        (
+            "another step was found good enough",
+            1,
+            "8899aabbccddeeff",
+            60,
+        ),
+        ("the time is not over", 1, RELEASE, 59),
+    ] {
+        let change = change(&led, &word(&led, fence, epoch, unwritten));
+        assert!(change.is_none(), "{what}: {change:?}");
+    }
+    assert!(change(&begun, &word(&begun, 0, RELEASE, 60)).is_none());
+    let step = change(&led, &word(&led, 1, RELEASE, 60));
+    assert_eq!(step.verb, Some("rollout"));
+    let next = after(&led, &step);
+    assert_eq!(texts(&next, ListName::Gray), ["10.0.0.1", "percent:5"]);
+    let rollout = rollout_in(&next.state).unwrap();
+    assert_eq!((rollout.at, rollout.turns), (1, 2));
+    assert!(rollout.waited.is_zero() && rollout.is_led_by("gw-1", 1));
+    // Frozen, it is paused, and the lists stay; other verbs are refused.
+    let frozen = done(&led, &Verb::Freeze);
+    let paused = change(&frozen, &word(&frozen, 1, RELEASE, 60));
+    assert!(paused.edits.iter().all(|(_, it)| *it == Edit::None));
+    let rollout = rollout_in(paused.state.as_ref().unwrap()).unwrap();
+    assert_eq!(rollout.course, Course::Paused);
+    let resume = Verb::Rollout(RolloutVerb::Resume);
+    assert!(refusal(&after(&frozen, &paused), &resume).contains("frozen"));
+}
+
+#[test]
+fn a_rollout_begins_where_the_share_is_and_takes_no_step_back() {
+    let nothing = found(&[], &[], &["q"]);
+    assert!(refusal(&nothing, &started(&[100])).contains("pre has no server"));
+    let staged = done(&found(&[], &["p"], &["q"]), &Verb::Stage(500, None));
+    assert!(refusal(&staged, &started(&[100, 1000])).contains("5% already"));
+    let begun = done(&staged, &started(&[500, 1000]));
+    assert_eq!(texts(&begun, ListName::Gray), ["percent:5"]);
+    assert_eq!(rollout_in(&begun.state).unwrap().share, "percent:5");
+    assert!(refusal(&begun, &started(&[500])).contains("is under way"));
+    let back = done(&led(&begun), &Verb::Rollback(None));
+    let rollout = rollout_in(&back.state).unwrap();
+    assert_eq!(rollout.course, Course::Aborted);
+    assert!(!rollout.is_led_by("gw-1", 1));
+    // It ends for good, but another one may begin.
+    assert!(refusal(&back, &Verb::Rollout(RolloutVerb::Resume)).contains("is aborted"));
+    done(&back, &started(&[100]));
+    let others = ServiceTerms {
+        gray_of: Some(ServiceName::default()),
+        ..terms()
+    };
+    let why = make(&started(&[100]), &others, &staged, &drawn()).unwrap_err();
+    assert!(why.contains("has the gray list of"), "{why}");
+}
+
+#[test]
+fn steps_are_shares_that_grow() {
+    assert_eq!(
+        steps("1, 5%,25,50.5,100"),
+        Ok(vec![100, 500, 2500, 5050, 10_000])
+    );
+    for text in ["", "0,5", "5,5", "5,1", "5,101", "1;5"] {
+        assert!(steps(text).is_err(), "{text}");
     }
 }

@@ -18,7 +18,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::order::{Consent, Done, Hear, Order, by_hand, heard};
+use super::order::{Consent, Done, Hear, Order, Tend, by_hand, heard};
 use crate::config::{Config, ServiceSettings};
 use crate::lists::{ByList, Digest, ListName, ServiceName};
 use crate::release::change::{Edit, FoundList, FoundLists, ListsChange, ServiceTerms};
@@ -289,7 +289,7 @@ impl<'a> FileLedger<'a> {
     }
 
     /// See `Ledger::tend`.
-    pub(super) fn tend(&self, tend: super::Tend<'_>) -> Result<bool, String> {
+    pub(super) fn tend(&self, tend: Tend<'_>) -> Result<bool, String> {
         let _lock = self.lock()?;
         self.finish_last().map_err(|error| self.failed(&error))?;
         if let Some(state) = tend(&self.state()?) {

@@ -2,6 +2,8 @@
 
 use std::time::SystemTime;
 
+use serde_json::{Map, Value};
+
 use crate::release::change::{self, Drawn, FoundLists, ListsChange, ServiceTerms, Verb};
 use crate::release::history::{BY_HAND, ChangeRecord};
 
@@ -94,6 +96,9 @@ pub(crate) enum Consent {
 
 /// Hears whoever asks for a change, about what it comes to. The error is one line.
 pub(crate) type Hear<'a> = &'a mut dyn FnMut(&ListsChange) -> Result<Consent, String>;
+
+/// What the state of a release is to be, if another.
+pub(crate) type Tend<'a> = &'a mut dyn FnMut(&Map<String, Value>) -> Option<Map<String, Value>>;
 
 /// What was done.
 #[derive(Clone, Debug)]

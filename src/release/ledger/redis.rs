@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use redis::{Cmd, RedisError, RedisResult, Value};
 use serde_json::{Map, json};
 
-use super::order::{Consent, Done, Hear, Order, by_hand, heard};
+use super::order::{Consent, Done, Hear, Order, Tend, by_hand, heard};
 use crate::config::{RedisSettings, ServiceKeys};
 use crate::lists::{ByList, ListName};
 use crate::release::change::{
@@ -589,12 +589,12 @@ impl<'a> RedisLedger<'a> {
     }
 
     /// See `Ledger::tend`.
-    pub(super) fn tend(&mut self, tend: super::Tend<'_>) -> Result<bool, String> {
+    pub(super) fn tend(&mut self, tend: Tend<'_>) -> Result<bool, String> {
         let outcome = self.tend_once(tend);
         outcome.map_err(|error| format!("{}: {}", self.settings.url, self.finder.describe(&error)))
     }
 
-    fn tend_once(&mut self, tend: super::Tend<'_>) -> RedisResult<bool> {
+    fn tend_once(&mut self, tend: Tend<'_>) -> RedisResult<bool> {
         let mut link = self.connect()?;
         let key = &self.release.release;
         link.ask(redis::cmd("WATCH").arg(key))
@@ -606,7 +606,8 @@ impl<'a> RedisLedger<'a> {
         };
         let is_written = match tend(&state) {
             None => {
-                link.ask(&redis::cmd("UNWATCH"))?;
+                // Ends the WATCH, by what is allowed anyway.
+                transaction::run(&mut link, &redis::pipe())?;
                 true
             }
             Some(state) => {

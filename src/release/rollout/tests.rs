@@ -185,7 +185,7 @@ fn by_hand_of<'a>(facts: &Circumstances<'a>) -> Circumstances<'a> {
 fn a_lease_is_taken_when_it_was_seen_unchanged_for_its_time() {
     let at = Duration::from_millis;
     let mut rollout = rollout();
-    let (mut one, mut other) = (Candidate::default(), Candidate::default());
+    let (mut one, mut other) = (Candidacy::default(), Candidacy::default());
     assert_eq!(one.look(&rollout, "a", at(5_000)), Role::Takes);
     rollout.take("a");
     one.wrote(rollout.lease.fence, at(5_000), at(5_100));
@@ -244,7 +244,7 @@ enum Intent {
 #[derive(Debug, Default)]
 struct Actor {
     name: String,
-    candidate: Candidate,
+    candidacy: Candidacy,
     /// Its clock has begun by so much earlier.
     clock: Duration,
     /// What it has read: the version, and when; and what it is to write.
@@ -329,14 +329,14 @@ impl World {
 
     fn look(&self, actor: &mut Actor) {
         let now = self.now + actor.clock;
-        let role = actor.candidate.look(&self.rollout, &actor.name, now);
+        let role = actor.candidacy.look(&self.rollout, &actor.name, now);
         let intent = match role {
             Role::Follows => None,
             Role::Takes => Some(Intent::Take),
             Role::Leads {
                 fence, unwritten, ..
             } => {
-                let facts = self.facts(&Opinion::Good, actor.candidate.seen_turns(), unwritten);
+                let facts = self.facts(&Opinion::Good, actor.candidacy.seen_turns(), unwritten);
                 Some(match self.rollout.next(&facts) {
                     NextTurn::Wait(_) | NextTurn::Over => Intent::Renew(unwritten, fence),
                     _ => Intent::CarryOn(unwritten, fence),
@@ -361,7 +361,7 @@ impl World {
             }
             Intent::CarryOn(unwritten, fence) => {
                 assert!(self.rollout.is_led_by(&actor.name, fence));
-                let facts = self.facts(&Opinion::Good, actor.candidate.seen_turns(), unwritten);
+                let facts = self.facts(&Opinion::Good, actor.candidacy.seen_turns(), unwritten);
                 match self.rollout.next(&facts) {
                     NextTurn::Step(at) => {
                         assert!(!self.is_tripped && !self.is_frozen);
@@ -386,7 +386,7 @@ impl World {
         if is_heard {
             let known = self.now + actor.clock;
             actor
-                .candidate
+                .candidacy
                 .wrote(self.rollout.lease.fence, begun, known);
         }
     }
