@@ -10,8 +10,8 @@
 //! `trips` is what was taken back, by whichever gateway or person, and holds it. `state` is what the store
 //! says of a release beside its lists. `webhook` tells people.
 //!
-//! `rollout` is a release that goes from one share to the next by itself: what becomes of it, and who carries it
-//! on; pure.
+//! `rollout` is a release that goes from one share to the next by itself: what becomes of it, and who may
+//! carry it on; pure. `leader` does so in a gateway.
 //!
 //! `change` is what a verb makes of the lists of a service, `ledger` brings that into the store whole or not
 //! at all, and `history` is what it writes there about it.

@@ -267,28 +267,44 @@ fn what_people_do_stops_it_and_it_goes_on_by_their_word_alone() {
 }
 
 #[test]
-fn another_gateway_goes_on_where_the_leader_was_killed_or_stands_still() {
+fn another_gateway_goes_on_where_the_leader_stands_still_or_was_killed() {
     let ground = Ground::new();
-    let gateways = ["a", "b"].map(|it| (it, ground.gateway(it)));
-    ground.start("1,2,3,4", "3s", &["--without-verdict"]);
-    let leader = wait_for("it is led", || ground.leader());
-    let (_, standing) = gateways.iter().find(|(name, _)| *name == leader).unwrap();
-    standing.signal(Signal::SIGSTOP);
+    let gateways = ["a", "b", "c"].map(|it| (it, ground.gateway(it)));
+    ground.start("1,2,3,4,5", "3s", &["--without-verdict"]);
     let limit = Duration::from_secs(40);
-    wait_until("another one leads", limit, || {
-        ground.leader().is_some_and(|it| it != leader)
-    });
+    let another = |than: &str| {
+        let leader = wait_for_within("another one leads", limit, || {
+            ground.leader().filter(|it| it != than)
+        });
+        let (_, gateway) = gateways.iter().find(|(name, _)| *name == leader).unwrap();
+        (leader, gateway)
+    };
+    let (first, standing) = another("");
+    standing.signal(Signal::SIGSTOP);
+    let (second, killed) = another(&first);
     // What the old one would still do comes too late.
     standing.signal(Signal::SIGCONT);
+    killed.signal(Signal::SIGKILL);
+    another(&second);
     wait_until("it is done", limit, || ground.rollout()["course"] == "done");
     let mut shares = ground.history();
     assert_eq!(shares.pop(), Some(told("rollout", "")));
-    let expected = [1, 2, 3, 4].map(|it| told("rollout", &format!("percent:{it}")));
+    let expected = [1, 2, 3, 4, 5].map(|it| told("rollout", &format!("percent:{it}")));
     assert_eq!(shares, expected);
 }
 
-/// The arguments of the two commands in docs/redis.md that make a user for a gateway: with all that it can use,
-/// and what it needs besides to carry rollouts on.
+/// As `wait_for`, for so long.
+fn wait_for_within<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let mut found = None;
+    wait_until(what, limit, || {
+        found = look();
+        found.is_some()
+    });
+    found.unwrap()
+}
+
+/// The arguments of the two commands in docs/redis.md that make a user for a gateway: with all that it can
+/// use, and what it needs besides to carry rollouts on.
 #[track_caller]
 fn acls_in_the_docs() -> [Vec<String>; 2] {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/redis.md");

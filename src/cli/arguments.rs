@@ -443,7 +443,7 @@ pub(crate) enum RolloutAction {
         /// After the last step, the new version is what everybody gets
         #[arg(long)]
         promote: bool,
-        /// Wait for the time alone; what the verdict has against the new version holds the rollout all the same
+        /// Wait for the time alone; a verdict against the new version holds the rollout all the same
         #[arg(long)]
         without_verdict: bool,
         #[command(flatten)]

@@ -7,8 +7,8 @@
 //! counted by the monotonic clock of this process.
 //!
 //! Who has the lease renews it after a third of its time. All of what is in the store is read only when
-//! something may be due: the time of a step is over, other lists are in force, the version was taken back, the
-//! lists were frozen, or the lease was just taken.
+//! something may be due: the time of a step is over, other lists are in force, the version was taken back,
+//! the lists were frozen, or the lease was just taken.
 //!
 //! A gateway that cannot do what is due (its rights, or Redis) says so once, and neither renews nor takes the
 //! lease until another one had the time to take it.
@@ -211,7 +211,7 @@ impl Leader {
         rests: bool,
     ) -> Result<Option<SeenRollout>, String> {
         let begun = self.now();
-        let (mut seen, mut fence) = (None, None);
+        let (mut seen, mut lease) = (None, None);
         let mut tend = |state: &Map<String, Value>| {
             let mut rollout = rollout_in(state)?;
             let role = attended.candidacy.look(&rollout, &self.holder, begun);
@@ -231,16 +231,17 @@ impl Leader {
                 } => rollout.renew(unwritten),
                 _ => return None,
             }
-            fence = Some(rollout.lease.fence);
+            lease = Some(rollout.lease.clone());
             let mut state = state.clone();
             state.insert(ROLLOUT.to_owned(), rollout.to_json());
             Some(state)
         };
         let is_written = ledger.tend(&mut tend)?;
-        if let Some(fence) = fence.filter(|_| is_written) {
-            attended.candidacy.wrote(fence, begun, self.now());
+        if let Some(lease) = lease.filter(|_| is_written) {
+            attended.candidacy.wrote(&lease, begun, self.now());
             if seen.as_ref().is_some_and(|it| it.role == Role::Takes) {
-                log::info!("rollout-led {}fence={fence}", service.in_log());
+                let (name, fence) = (service.in_log(), lease.fence);
+                log::info!("rollout-led {name}fence={fence}");
             }
         }
         Ok(seen.map(|it| SeenRollout { is_written, ..it }))
@@ -291,8 +292,9 @@ impl Leader {
         let done = done.inspect_err(|_| attended.resigned = Some(Instant::now() + RESIGNED))?;
         (attended.looked, attended.resigned) = (Some(by), None);
         if done.number.is_some() {
-            attended.candidacy.wrote(led.fence, begun, self.now());
             if let Some(rollout) = done.change.state.as_ref().and_then(rollout_in) {
+                let lease = &rollout.lease;
+                attended.candidacy.wrote(lease, begun, self.now());
                 attended.candidacy.saw(&rollout);
             }
             self.announce(service, &rollout.by, &done);

@@ -73,8 +73,8 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// The state of the release; it becomes what `tend` makes of it, if that is another. Nothing of that is in
-    /// the history. False if somebody else has changed it meanwhile, so that it was not written.
+    /// The state of the release; it becomes what `tend` makes of it, if that is another. Nothing of that is
+    /// in the history. False if somebody else has changed it meanwhile, so that it was not written.
     ///
     /// # Errors
     /// One line: why that could not be done; or it is not known whether it was.

@@ -1,5 +1,5 @@
-//! A rollout: a release that goes from one share to the next by itself, and stops by itself. Pure: no clock, no
-//! store, no thread.
+//! A rollout: a release that goes from one share to the next by itself, and stops by itself. Pure: no clock,
+//! no store, no thread.
 //!
 //! It is the member `rollout` of the state of the release, so that whoever changes it does so in one
 //! transaction with the lists. A gateway that has the lease carries it on ([`leader`](super::leader)); people
@@ -34,18 +34,18 @@
 //!
 //! # What must hold
 //!
-//! - **Never a step twice, never a step back up.** A step is a write that needs the step before it, within the
-//!   transaction; the share may only grow, and whatever ends a rollout ends it for good.
+//! - **Never a step twice, never a step back up.** A step is a write that needs the step before it, within
+//!   the transaction; the share may only grow, and whatever ends a rollout ends it for good.
 //! - **Never too early.** No clock of any machine is read, since any may be set. How long a step has been in
 //!   force is in the state (`waited`): its leader adds what its own monotonic clock has measured between two
 //!   of its writes, of which nothing else came between. What a crash leaves unwritten is waited for again.
-//! - **One leader.** A write of a leader needs its name and its fencing number ([`Lease`]) to be those of the
-//!   state. Each one who takes the lease takes the next number, so what an earlier one still wants to write
-//!   fails. The lease is over for others when they have seen it unchanged for [`LEASE`], by their own clocks; for
-//!   who has it, when it has not been renewed for as long: then it does nothing more before it has taken it
-//!   anew. A write by a person takes it from whoever has it.
-//! - **What was lost is not done again.** Whoever has seen a later turn ([`Rollout::turns`]) than the store has
-//!   now, as after a restart of Redis that has lost its last second, pauses.
+//! - **One leader.** A write of a leader needs its name and its fencing number ([`Lease`]) to be those of
+//!   the state. Each one who takes the lease takes the next number, so what an earlier one still wants to
+//!   write fails. The lease is over for others when they have seen it unchanged for [`LEASE`], by their own
+//!   clocks; for who has it, when it has not been renewed for as long: then it does nothing more before it
+//!   has taken it anew. A write by a person takes it from whoever has it.
+//! - **What was lost is not done again.** Whoever has seen a later turn ([`Rollout::turns`]) than the store
+//!   has now, as after a restart of Redis that has lost its last second, pauses.
 
 use std::time::Duration;
 
@@ -364,6 +364,7 @@ pub(crate) struct Candidacy {
 #[derive(Clone, Copy, Debug)]
 struct OwnLease {
     fence: u64,
+    beat: u64,
     /// When its last write was begun, which counts for the lease, and when it was known to be done, which
     /// counts for the time of the step.
     begun: Duration,
@@ -413,7 +414,17 @@ impl Candidacy {
                 false => Role::Follows,
             };
         }
-        let own = self.own.filter(|it| it.fence == rollout.lease.fence);
+        let Lease { fence, beat, .. } = rollout.lease;
+        let own = self.own.filter(|it| it.fence == fence);
+        let own = own.map(|it| match it.beat == beat {
+            true => it,
+            // It has written something, and never heard of that: what it has waited may be written already.
+            false => OwnLease {
+                beat,
+                known: now,
+                ..it
+            },
+        });
         self.own = own.filter(|it| now.saturating_sub(it.begun) < LEASE);
         match self.own {
             Some(it) => Role::Leads {
@@ -426,10 +437,11 @@ impl Candidacy {
         }
     }
 
-    /// A write by this `fence` was begun and was known to be done then.
-    pub(crate) fn wrote(&mut self, fence: u64, begun: Duration, known: Duration) {
+    /// A write that has left this `lease` was begun and was known to be done then.
+    pub(crate) fn wrote(&mut self, lease: &Lease, begun: Duration, known: Duration) {
         self.own = Some(OwnLease {
-            fence,
+            fence: lease.fence,
+            beat: lease.beat,
             begun,
             known,
         });

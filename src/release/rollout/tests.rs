@@ -1,10 +1,11 @@
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
 
 use super::*;
 
-const EVERY: Duration = Duration::from_secs(30);
+const EVERY: Duration = Duration::from_secs(12);
 
 fn rollout() -> Rollout {
     Rollout {
@@ -188,7 +189,7 @@ fn a_lease_is_taken_when_it_was_seen_unchanged_for_its_time() {
     let (mut one, mut other) = (Candidacy::default(), Candidacy::default());
     assert_eq!(one.look(&rollout, "a", at(5_000)), Role::Takes);
     rollout.take("a");
-    one.wrote(rollout.lease.fence, at(5_000), at(5_100));
+    one.wrote(&rollout.lease, at(5_000), at(5_100));
     let leads = |unwritten, is_due| Role::Leads {
         fence: 1,
         unwritten: at(unwritten),
@@ -200,7 +201,7 @@ fn a_lease_is_taken_when_it_was_seen_unchanged_for_its_time() {
     assert_eq!(other.look(&rollout, "b", at(900_000)), Role::Follows);
     assert_eq!(other.look(&rollout, "b", at(909_999)), Role::Follows);
     rollout.renew(at(3_300));
-    one.wrote(1, at(8_400), at(8_400));
+    one.wrote(&rollout.lease, at(8_400), at(8_400));
     assert_eq!(other.look(&rollout, "b", at(910_000)), Role::Follows);
     assert_eq!(other.look(&rollout, "b", at(919_999)), Role::Follows);
     // Who was not renewed does nothing more, also before anybody else has taken the lease.
@@ -211,7 +212,7 @@ fn a_lease_is_taken_when_it_was_seen_unchanged_for_its_time() {
     assert!(!rollout.is_led_by("a", 1) && rollout.is_led_by("b", 2));
     assert_eq!(one.look(&rollout, "a", at(18_500)), Role::Follows);
     // A person takes it from both.
-    other.wrote(2, at(920_000), at(920_000));
+    other.wrote(&rollout.lease, at(920_000), at(920_000));
     rollout.seize();
     assert_eq!(other.look(&rollout, "b", at(920_100)), Role::Takes);
 }
@@ -254,6 +255,8 @@ struct Actor {
 
 #[derive(Clone, Debug)]
 enum Happening {
+    /// A look and, at once, the write that follows.
+    Act(usize),
     Look(usize),
     Write(usize, bool),
     Crash(usize),
@@ -272,20 +275,21 @@ enum Happening {
 fn happening() -> impl Strategy<Value = Happening> {
     use Happening::*;
     prop_oneof![
-        30 => (0..2usize).prop_map(Look),
-        30 => (0..2usize, any::<bool>()).prop_map(|(it, is_heard)| Write(it, is_heard)),
-        2 => (0..2usize).prop_map(Crash),
-        20 => (0..6_000u64).prop_map(Passes),
-        3 => (6_000..40_000u64).prop_map(Passes),
+        400 => (0..2usize).prop_map(Act),
+        200 => (0..2usize).prop_map(Look),
+        200 => (0..2usize, any::<bool>()).prop_map(|(it, is_heard)| Write(it, is_heard)),
+        20 => (0..2usize).prop_map(Crash),
+        400 => (0..4_000u64).prop_map(Passes),
+        30 => (6_000..40_000u64).prop_map(Passes),
         1 => Just(Trip),
         1 => Just(OtherPre),
-        1 => Just(Freeze),
-        2 => Just(Thaw),
-        1 => Just(Pause),
-        3 => Just(Resume),
+        4 => Just(Freeze),
+        30 => Just(Thaw),
+        4 => Just(Pause),
+        60 => Just(Resume),
         1 => Just(Abort),
-        1 => Just(ByHand),
-        2 => Just(Restage),
+        4 => Just(ByHand),
+        30 => Just(Restage),
     ]
 }
 
@@ -385,14 +389,16 @@ impl World {
         self.version += 1;
         if is_heard {
             let known = self.now + actor.clock;
-            actor
-                .candidacy
-                .wrote(self.rollout.lease.fence, begun, known);
+            actor.candidacy.wrote(&self.rollout.lease, begun, known);
         }
     }
 
     fn happen(&mut self, what: &Happening, actors: &mut [Actor; 2]) {
         match *what {
+            Happening::Act(it) => {
+                self.look(&mut actors[it]);
+                self.write(&mut actors[it], true);
+            }
             Happening::Look(it) => self.look(&mut actors[it]),
             Happening::Write(it, is_heard) => self.write(&mut actors[it], is_heard),
             Happening::Crash(it) => {
@@ -431,11 +437,21 @@ impl World {
     }
 }
 
+/// How many rollouts have come to each of their ends.
+static ENDS: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+
+/// Of what has been tried enough comes to an end, so that the rules are put to the test.
+#[test]
+fn whatever_happens_no_step_is_taken_twice_or_too_early_or_after_the_end() {
+    whatever_happens();
+    let [done, aborted] = [0, 1].map(|it: usize| ENDS[it].load(Ordering::Relaxed));
+    assert!(done >= 20 && aborted >= 20, "{done} {aborted}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
-    #[test]
-    fn whatever_happens_no_step_is_taken_twice_or_too_early_or_after_the_end(
+    fn whatever_happens(
         all in proptest::collection::vec(happening(), 1..300),
     ) {
         let mut world = World::new();
@@ -450,13 +466,18 @@ proptest! {
             prop_assert!(!old.course.is_over() || new.course == old.course, "{what:?}");
             if new.at != old.at {
                 prop_assert!(old.course == Course::Running && !before.is_tripped && before.pre == old.pre);
-                prop_assert!(matches!(what, Happening::Write(..)));
+                prop_assert!(matches!(what, Happening::Write(..) | Happening::Act(_)));
             }
             // A share that has gone does not come back but by hand.
             if before.on_gray.is_none() && world.on_gray.is_some() {
                 prop_assert!(matches!(what, Happening::Restage));
             }
         }
+        match world.rollout.course {
+            Course::Done => ENDS[0].fetch_add(1, Ordering::Relaxed),
+            Course::Aborted => ENDS[1].fetch_add(1, Ordering::Relaxed),
+            _ => 0,
+        };
         let steps: BTreeSet<usize> = world.taken.iter().map(|(at, _)| *at).collect();
         prop_assert_eq!(steps.len(), world.taken.len());
         for two in world.taken.windows(2) {
