@@ -8,7 +8,7 @@ use crate::cli::lists::named;
 use crate::cli::report::Report;
 use crate::cli::table;
 use crate::logs::local_time::LocalTimeText;
-use crate::release::history::{BY_HAND, ChangeRecord, KEPT};
+use crate::release::history::{ChangeRecord, KEPT, UNATTRIBUTED};
 use crate::release::ledger::Ledger;
 use crate::run;
 
@@ -79,7 +79,7 @@ fn records(config: &Path, service: Option<&str>, most: usize) -> Result<Vec<Chan
 }
 
 fn who(record: &ChangeRecord) -> String {
-    match record.verb == BY_HAND || record.by.is_empty() {
+    match record.verb == UNATTRIBUTED || record.by.is_empty() {
         true => "-".to_owned(),
         false => record.by.clone(),
     }

@@ -18,7 +18,7 @@ pub(crate) const INLINE: usize = 16 * 1024;
 pub(crate) const ASIDE: usize = 128 * 1024 * 1024;
 
 /// The verb of a change that was made without one.
-pub(crate) const BY_HAND: &str = "by-hand";
+pub(crate) const UNATTRIBUTED: &str = "by-hand";
 
 /// A change.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -183,7 +183,7 @@ impl ChangeRecord {
         let Self {
             number, verb, by, ..
         } = self;
-        match verb == BY_HAND {
+        match verb == UNATTRIBUTED {
             true => format!("change {number} (by hand)"),
             false => format!("change {number} ({verb} by {by})"),
         }

@@ -70,8 +70,8 @@ pub(crate) struct Trip {
     pub(crate) reason: Option<String>,
 }
 
-/// Who takes a version back by setting the key.
-pub(crate) const BY_HAND: &str = "by hand";
+/// Why, where somebody has set the key.
+pub(crate) const KEY_WAS_SET: &str = "by hand";
 
 impl Trip {
     /// The text of its key.
@@ -103,7 +103,7 @@ impl Trip {
             service: or_dash("service"),
             by: or_dash("by"),
             at: or_dash("at"),
-            why: sentence(value, "why").unwrap_or_else(|| BY_HAND.to_owned()),
+            why: sentence(value, "why").unwrap_or_else(|| KEY_WAS_SET.to_owned()),
             pre: pre.to_owned(),
             release: word(value, "release").unwrap_or_else(|| format!("{pre}/")),
             numbers: value["numbers"].clone(),
@@ -123,7 +123,7 @@ impl Trip {
             service: service.to_owned(),
             by: word(&value, "by").unwrap_or_else(|| "-".to_owned()),
             at: word(&value, "at").unwrap_or_else(now),
-            why: BY_HAND.to_owned(),
+            why: KEY_WAS_SET.to_owned(),
             pre: pre.to_string(),
             release: format!("{pre}/{epoch}"),
             numbers: value["numbers"].clone(),

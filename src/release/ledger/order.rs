@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde_json::{Map, Value};
 
 use crate::release::change::{self, Drawn, FoundLists, ListsChange, ServiceTerms, Verb};
-use crate::release::history::{BY_HAND, ChangeRecord};
+use crate::release::history::{ChangeRecord, UNATTRIBUTED};
 
 /// What is to be done, and for whom.
 #[derive(Clone, Debug)]
@@ -77,7 +77,7 @@ pub(super) fn by_hand(
         number: last.number + 1,
         id: format!("{:016x}", fastrand::u64(..)),
         at: now(),
-        verb: BY_HAND.to_owned(),
+        verb: UNATTRIBUTED.to_owned(),
         service: terms.service.to_string(),
         before: last.after.clone(),
         after: found,

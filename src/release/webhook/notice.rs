@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use crate::lists::ServiceName;
-use crate::release::state::{BY_HAND, ResetNote, Trip, now};
+use crate::release::state::{KEY_WAS_SET, ResetNote, Trip, now};
 
 /// What has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +106,7 @@ impl ReleaseNotice {
             "worse" => "it fails more often than prod",
             "blunt" => "it plainly fails more often than prod",
             "slow" => "it is slower than prod",
-            BY_HAND => "somebody has said so",
+            KEY_WAS_SET => "somebody has said so",
             why => why,
         };
         let whom = match is_stored {
