@@ -11,8 +11,8 @@ mod steps;
 use std::hint::black_box;
 
 use steps::{
-    DecideStep, Family, LookUpStep, PoolStep, RequestStep, ResponseStep, Size, browser_head,
-    on_a_worker,
+    DecideStep, Family, LookUpStep, PoolStep, RequestStep, ResponseStep, Size, UnitStep,
+    browser_head, on_a_worker,
 };
 
 fn main() {
@@ -40,6 +40,9 @@ fn main() {
         let mut decide = DecideStep::by_others(head);
         measure(&format!("decide-64-others-{name}"), || decide.decide());
     }
+    let mut units = UnitStep::new();
+    measure("units-64-first", || units.first_requests());
+    measure("units-64-more", || units.more_requests());
     on_a_worker(|| {
         let pool = PoolStep::new();
         measure("pool-out-and-in", || pool.check_out_and_in());
