@@ -46,7 +46,9 @@ impl Ground {
         let setup = Setup::new().redis(url);
         let setup = setup
             .set("redis.node", node)
-            .set("redis.heartbeat", "500ms");
+            .set("redis.heartbeat", "500ms")
+            // What is read is read for its being announced.
+            .set("redis.check_interval", "1h");
         let gateway = setup.set("verdict.tolerate", "50%").start();
         gateway.wait_served("127.0.0.200", "prod", DEADLINE);
         gateway
@@ -351,6 +353,38 @@ fn a_gateway_needs_the_rights_that_the_docs_name_and_leaves_it_to_another_withou
         ground.rollout()["course"] == "done"
     });
     assert_eq!(ground.list("gray"), Vec::<String>::new());
+}
+
+/// How often each of these commands was called since the server was last asked to begin anew.
+#[track_caller]
+fn calls<const N: usize>(redis: &Redis, commands: [&str; N]) -> [u64; N] {
+    let stats: String = redis::from_redis_value(redis.cli(&["INFO", "commandstats"])).unwrap();
+    commands.map(|command| {
+        let calls = stats.split_once(&format!("cmdstat_{command}:calls="));
+        let calls = calls.and_then(|(_, it)| it.split_once(','));
+        calls.map_or(0, |(it, _)| it.parse().unwrap())
+    })
+}
+
+#[test]
+fn gateways_do_not_read_the_lists_again_while_a_leader_renews_its_lease() {
+    let ground = Ground::new();
+    let _gateways = ["a", "b", "c"].map(|it| ground.gateway(it));
+    ground.start("5,50", "1h", &[]);
+    let beat = || {
+        let text: Option<String> =
+            redis::from_redis_value(ground.redis.cli(&["GET", "graygate:release:lease"])).unwrap();
+        let renewal: Value = serde_json::from_str(&text?).unwrap();
+        renewal["beat"].as_u64()
+    };
+    let first = wait_for_within("the lease is renewed", DEADLINE, beat);
+    ground.redis.cli(&["CONFIG", "RESETSTAT"]);
+    wait_until("it is renewed again", DEADLINE, || beat() > Some(first + 1));
+    assert_eq!(calls(&ground.redis, ["smembers"]), [0]);
+    // What they say is shown, and is gone when it is of no use any more.
+    assert_eq!(ground.rollout()["beat"].as_u64(), beat());
+    ground.done(&["rollout", "abort"]);
+    assert_eq!(beat(), None);
 }
 
 #[test]

@@ -12,11 +12,9 @@ use crate::cli::lists::named;
 use crate::cli::report::Report;
 use crate::cli::verbs;
 use crate::lists::ServiceName;
-use crate::release::change::{
-    self, RolloutPlan, RolloutVerb, ShareBy, Verb, rollout_in, step_in_words,
-};
-use crate::release::ledger::Ledger;
-use crate::release::rollout::Rollout;
+use crate::release::change::{self, RolloutPlan, RolloutVerb, ShareBy, Verb, step_in_words};
+use crate::release::ledger::{Ledger, TendedState};
+use crate::release::rollout::{Rollout, rollout_in};
 use crate::run;
 
 /// The longest time of a step.
@@ -68,7 +66,7 @@ pub(crate) fn status(config: &Path, service: Option<&str>) -> Result<Report, Str
     let mut state = None;
     Ledger::of(&config, &service)?.tend(&mut |it| {
         state = Some(it.clone());
-        None
+        TendedState::Kept
     })?;
     let rollout = state.as_ref().and_then(rollout_in);
     let Some(rollout) = rollout else {

@@ -23,9 +23,7 @@ use crate::store::gate::guard::{Guarded, HoldReason};
 
 pub(crate) use self::basis::{Drawn, Edit, FoundList, FoundLists, ServiceTerms, frozen, parsed};
 use self::basis::{FROZEN, RESET, SETS, STAGE, WantedChange, Work, parts};
-pub(crate) use self::rollout::{
-    LeaderWord, RolloutPlan, RolloutVerb, rollout_in, step_in_words, steps,
-};
+pub(crate) use self::rollout::{LeaderWord, RolloutPlan, RolloutVerb, step_in_words, steps};
 pub(crate) use self::stage::{ShareBy, share};
 
 /// What is to be done.

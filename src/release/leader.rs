@@ -21,10 +21,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use super::change::{self, LeaderWord, RolloutVerb, Verb, rollout_in, step_in_words};
+use super::change::{self, LeaderWord, RolloutVerb, Verb, step_in_words};
 use super::judge::Judge;
-use super::ledger::{Consent, Done, Ledger, Order};
-use super::rollout::{Candidacy, Course, LEASE, Opinion, ROLLOUT, Role, Rollout};
+use super::ledger::{Consent, Done, Ledger, Order, TendedState};
+use super::rollout::{Candidacy, Course, LEASE, Opinion, ROLLOUT, Role, Rollout, rollout_in};
 use super::trips::Trips;
 use super::webhook::{NoticeKind, ReleaseNotice, Webhook, node_of};
 use crate::config::{Config, Store};
@@ -213,7 +213,9 @@ impl Leader {
         let begun = self.now();
         let (mut seen, mut lease) = (None, None);
         let mut tend = |state: &Map<String, Value>| {
-            let mut rollout = rollout_in(state)?;
+            let Some(mut rollout) = rollout_in(state) else {
+                return TendedState::Kept;
+            };
             let role = attended.candidacy.look(&rollout, &self.holder, begun);
             seen = Some(SeenRollout {
                 rollout: rollout.clone(),
@@ -222,19 +224,25 @@ impl Leader {
                 is_written: true,
             });
             match role {
-                _ if rests || rollout.course.is_over() => return None,
-                Role::Takes => rollout.take(&self.holder),
+                _ if rests || rollout.course.is_over() => TendedState::Kept,
+                Role::Takes => {
+                    rollout.take(&self.holder);
+                    lease = Some(rollout.lease.clone());
+                    let mut state = state.clone();
+                    state.insert(ROLLOUT.to_owned(), rollout.to_json());
+                    TendedState::Changed(state)
+                }
                 Role::Leads {
                     is_due: true,
                     unwritten,
                     ..
-                } => rollout.renew(unwritten),
-                _ => return None,
+                } => {
+                    let renewal = rollout.renew(unwritten);
+                    lease = Some(rollout.lease.clone());
+                    TendedState::Renewed(renewal)
+                }
+                _ => TendedState::Kept,
             }
-            lease = Some(rollout.lease.clone());
-            let mut state = state.clone();
-            state.insert(ROLLOUT.to_owned(), rollout.to_json());
-            Some(state)
         };
         let is_written = ledger.tend(&mut tend)?;
         if let Some(lease) = lease.filter(|_| is_written) {

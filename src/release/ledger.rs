@@ -4,6 +4,9 @@
 //! heard about it, and it is written unless something was changed meanwhile; then all of this is done again.
 //! So two who are at it at the same moment both get what they asked for, and nobody confirms what he has not
 //! seen.
+//!
+//! Renewals of the lease of a rollout are beside the state of the release, and are read as if they were in it
+//! ([`rollout`](super::rollout) says why).
 
 mod file;
 mod order;
@@ -17,7 +20,7 @@ use crate::release::change::ServiceTerms;
 use crate::release::history::ChangeRecord;
 
 use self::file::FileLedger;
-pub(crate) use self::order::{Consent, Done, Hear, Order, Tend};
+pub(crate) use self::order::{Consent, Done, Hear, Order, Tend, TendedState};
 use self::redis::RedisLedger;
 
 /// Where the lists of a service are, and what is known of them.
@@ -73,8 +76,9 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// The state of the release; it becomes what `tend` makes of it, if that is another. Nothing of that is
-    /// in the history. False if somebody else has changed it meanwhile, so that it was not written.
+    /// Looks at the state of the release alone, and writes what `tend` makes of it, if that is something.
+    /// Nothing of that is in the history. False if somebody else has changed it meanwhile, so that it was not
+    /// written.
     ///
     /// # Errors
     /// One line: why that could not be done; or it is not known whether it was.

@@ -32,6 +32,15 @@
 //!
 //! A pause is ended by a person alone, also that of a freeze.
 //!
+//! # Where it is
+//!
+//! All that turns is in the state of the release, which every gateway follows: a change of it is heard by all
+//! of them. That a lease was renewed, and how long the step has been in force by then, matters to candidates
+//! alone, and is written every few seconds. So that is a [`Renewal`], in a key beside the state that nobody
+//! follows: whoever looks at the rollout looks at both. It counts for the very turn and the very lease that
+//! it names, so one that is late, or was left from before, says nothing; one that was lost was never written:
+//! then others wait longer before they take the lease, and the step is in force for longer.
+//!
 //! # What must hold
 //!
 //! - **Never a step twice, never a step back up.** A step is a write that needs the step before it, within
@@ -39,17 +48,18 @@
 //! - **Never too early.** No clock of any machine is read, since any may be set. How long a step has been in
 //!   force is in the state (`waited`): its leader adds what its own monotonic clock has measured between two
 //!   of its writes, of which nothing else came between. What a crash leaves unwritten is waited for again.
-//! - **One leader.** A write of a leader needs its name and its fencing number ([`Lease`]) to be those of
-//!   the state. Each one who takes the lease takes the next number, so what an earlier one still wants to
-//!   write fails. The lease is over for others when they have seen it unchanged for [`LEASE`], by their own
-//!   clocks; for who has it, when it has not been renewed for as long: then it does nothing more before it
-//!   has taken it anew. A write by a person takes it from whoever has it.
+//! - **One leader.** A write of a leader, also a renewal, needs its name and its fencing number ([`Lease`])
+//!   to be those of the state, in a transaction that needs the state to stay as it was read. Each one who
+//!   takes the lease takes the next number, so what an earlier one still wants to write fails. The lease is
+//!   over for others when they have seen it unchanged for [`LEASE`], by their own clocks; for who has it,
+//!   when it has not been renewed for as long: then it does nothing more before it has taken it anew. A write
+//!   by a person takes it from whoever has it.
 //! - **What was lost is not done again.** Whoever has seen a later turn ([`Rollout::turns`]) than the store
 //!   has now, as after a restart of Redis that has lost its last second, pauses.
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::fleet::node::plain;
 
@@ -118,7 +128,8 @@ pub(crate) struct Rollout {
     pub(crate) share: String,
     /// How long each is in force at least.
     pub(crate) every: Duration,
-    /// How long this one has been, as far as that was written.
+    /// How long this one has been, as far as that was written; in the state: up to the last turn, or to when
+    /// the lease was taken.
     pub(crate) waited: Duration,
     /// At the end, `pre` is what everybody gets.
     pub(crate) promotes: bool,
@@ -136,6 +147,70 @@ pub(crate) struct Rollout {
     /// Counts all that has become of it but renewals.
     pub(crate) turns: u64,
     pub(crate) lease: Lease,
+}
+
+/// That the lease of a rollout was renewed: what is written beside the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Renewal {
+    /// Of which rollout, at which of its turns, in whose hands.
+    id: String,
+    turns: u64,
+    holder: String,
+    fence: u64,
+    /// See [`Lease::beat`].
+    beat: u64,
+    /// See [`Rollout::waited`].
+    waited: Duration,
+}
+
+impl Renewal {
+    /// As it is in its key.
+    pub(crate) fn to_json(&self) -> Value {
+        json!({
+            "id": self.id,
+            "turns": self.turns,
+            "holder": self.holder,
+            "fence": self.fence,
+            "beat": self.beat,
+            "waited_ms": millis(self.waited),
+        })
+    }
+
+    /// From the text of its key; `None` if it is something else.
+    fn parse(text: &[u8]) -> Option<Self> {
+        let value: Value = serde_json::from_slice(text).ok()?;
+        let number = |name: &str| value[name].as_u64();
+        let word = |name: &str| value[name].as_str().map(plain);
+        Some(Self {
+            id: word("id")?,
+            turns: number("turns")?,
+            holder: word("holder")?,
+            fence: number("fence")?,
+            beat: number("beat")?,
+            waited: Duration::from_millis(number("waited_ms")?),
+        })
+    }
+}
+
+/// The rollout in the state of a release, if there is one.
+pub(crate) fn rollout_in(state: &Map<String, Value>) -> Option<Rollout> {
+    Rollout::of_json(state.get(ROLLOUT)?)
+}
+
+/// True if the state has a rollout that is not over: then there may be a renewal beside it.
+pub(crate) fn is_under_way(state: &Map<String, Value>) -> bool {
+    rollout_in(state).is_some_and(|it| !it.course.is_over())
+}
+
+/// Adds to the state what the text beside it says, if that is about the rollout that is there.
+pub(crate) fn add_renewal(state: &mut Map<String, Value>, text: &[u8]) {
+    if let Some((mut rollout, renewal)) = rollout_in(state).zip(Renewal::parse(text))
+        && rollout.is_renewed_by(&renewal)
+    {
+        rollout.lease.beat = renewal.beat;
+        rollout.waited = rollout.waited.max(renewal.waited);
+        state.insert(ROLLOUT.to_owned(), rollout.to_json());
+    }
 }
 
 /// What the verdict says of the step that is in force.
@@ -266,11 +341,25 @@ impl Rollout {
     }
 
     /// The lease is renewed, by who has it, `more` after what it has written before.
-    pub(crate) fn renew(&mut self, more: Duration) {
+    pub(crate) fn renew(&mut self, more: Duration) -> Renewal {
         self.lease.beat += 1;
         if self.course == Course::Running {
             self.waited = (self.waited + more).min(self.every);
         }
+        Renewal {
+            id: self.id.clone(),
+            turns: self.turns,
+            holder: self.lease.holder.clone().unwrap_or_default(),
+            fence: self.lease.fence,
+            beat: self.lease.beat,
+            waited: self.waited,
+        }
+    }
+
+    /// True if that is what has become of the lease since the last turn.
+    fn is_renewed_by(&self, renewal: &Renewal) -> bool {
+        let is_of_it = self.id == renewal.id && self.turns == renewal.turns;
+        is_of_it && self.is_led_by(&renewal.holder, renewal.fence) && self.lease.beat < renewal.beat
     }
 
     /// True if `holder` may write, by this fencing number.

@@ -42,8 +42,10 @@ pub(crate) struct FoundLists {
     pub(crate) salt: Option<Vec<u8>>,
     /// That the release was taken back, if it was.
     pub(crate) tripped: Option<Vec<u8>>,
-    /// The state of the release.
+    /// The state of the release, with what is beside it.
     pub(crate) state: Map<String, Value>,
+    /// Something is.
+    pub(crate) is_renewed: bool,
     /// What has happened, the newest first, as far as it was asked for.
     pub(crate) history: Vec<ChangeRecord>,
 }

@@ -8,7 +8,9 @@ use serde_json::{Map, Value};
 use super::basis::{EPOCH, STAGE, WantedChange, Work, frozen};
 use super::stage::{self, ShareBy};
 use super::{back, promote};
-use crate::release::rollout::{Circumstances, Course, Lease, NextTurn, Opinion, ROLLOUT, Rollout};
+use crate::release::rollout::{
+    Circumstances, Course, Lease, NextTurn, Opinion, ROLLOUT, Rollout, rollout_in,
+};
 
 /// What is done to a rollout.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,11 +68,6 @@ pub(crate) fn steps(text: &str) -> Result<Vec<u16>, String> {
             Err("each step is a larger share than the one before, such as 1,5,25,50,100".to_owned())
         }
     }
-}
-
-/// The rollout in the state of a release, if there is one.
-pub(crate) fn rollout_in(state: &Map<String, Value>) -> Option<Rollout> {
-    Rollout::of_json(state.get(ROLLOUT)?)
 }
 
 pub(super) fn rollout(work: &Work<'_>, verb: &RolloutVerb) -> Result<WantedChange, String> {

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::lists::{PeerList, ServiceName};
 use crate::release::history::ChangeRecord;
-use crate::release::rollout::{Opinion, ROLLOUT};
+use crate::release::rollout::{Opinion, ROLLOUT, rollout_in};
 
 const RELEASE: &str = "0011223344556677";
 

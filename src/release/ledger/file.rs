@@ -1,10 +1,10 @@
 //! The ledger in a lists file: the file is replaced by one rename, and stays as it was written but for what
 //! changes.
 //!
-//! Beside it are the state of the release (`.release`) and the history (`.history`, a line of JSON a change).
-//! All of a change is written down first (`.change`): whoever comes next brings to an end what was cut short
-//! after the rename, and forgets what was cut short before. Only one is at it at a time, by a lock on the
-//! folder.
+//! Beside it are the state of the release (`.release`), the lease of a rollout as it was renewed (`.lease`),
+//! and the history (`.history`, a line of JSON a change). All of a change is written down first (`.change`):
+//! whoever comes next brings to an end what was cut short after the rename, and forgets what was cut short
+//! before. Only one is at it at a time, by a lock on the folder.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -18,11 +18,12 @@ use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::order::{Consent, Done, Hear, Order, Tend, by_hand, heard};
+use super::order::{Consent, Done, Hear, Order, Tend, TendedState, by_hand, heard};
 use crate::config::{Config, ServiceSettings};
 use crate::lists::{ByList, Digest, ListName, ServiceName};
 use crate::release::change::{Edit, FoundList, FoundLists, ListsChange, ServiceTerms};
 use crate::release::history::{ChangeRecord, KEPT};
+use crate::release::rollout::{add_renewal, is_under_way};
 use crate::store::Entries;
 use crate::store::file::beside;
 use crate::store::format::{self, FileLine};
@@ -117,14 +118,21 @@ impl<'a> FileLedger<'a> {
 
     fn state(&self) -> Result<Map<String, Value>, String> {
         let path = self.of_service(RELEASE);
-        match read_if_there(&path) {
-            Ok(None) => Ok(Map::new()),
+        let mut state = match read_if_there(&path) {
+            Ok(None) => Map::new(),
             Ok(Some(text)) => serde_json::from_slice(&text).map_err(|_| {
                 let path = path.display();
                 format!("{path} holds something else than the state of a release")
-            }),
-            Err(error) => Err(format!("{}: {error}", path.display())),
+            })?,
+            Err(error) => return Err(format!("{}: {error}", path.display())),
+        };
+        // What may not be read was never written.
+        if is_under_way(&state)
+            && let Ok(Some(text)) = read_if_there(&self.of_service(LEASE))
+        {
+            add_renewal(&mut state, &text);
         }
+        Ok(state)
     }
 
     /// The newest first.
@@ -170,6 +178,8 @@ impl<'a> FileLedger<'a> {
             salt: of(owner).and_then(|it| it.salt.clone()),
             tripped: read_if_there(&tripped).map_err(failed)?,
             state: self.state()?,
+            // The file is there or not: see `finish`.
+            is_renewed: false,
             history: self.records()?,
         })
     }
@@ -246,18 +256,15 @@ impl<'a> FileLedger<'a> {
         let state = self.of_service(RELEASE);
         match &step.state {
             None => {}
-            Some(members) if members.is_empty() => match fs::remove_file(&state) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                _ => {}
-            },
+            Some(members) if members.is_empty() => remove_if_there(&state)?,
             Some(members) => replace(&state, json!(members).to_string().as_bytes(), None)?,
+        }
+        if step.state.as_ref().is_some_and(|it| !is_under_way(it)) {
+            remove_if_there(&self.of_service(LEASE))?;
         }
         // After the state: who sees only one of the two sees what is taken back still.
         if step.untrips {
-            match fs::remove_file(self.of_service(TRIPPED)) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            remove_if_there(&self.of_service(TRIPPED))?;
         }
         let path = self.of_service(HISTORY);
         let old = read_if_there(&path)?.unwrap_or_default();
@@ -292,11 +299,13 @@ impl<'a> FileLedger<'a> {
     pub(super) fn tend(&self, tend: Tend<'_>) -> Result<bool, String> {
         let _lock = self.lock()?;
         self.finish_last().map_err(|error| self.failed(&error))?;
-        if let Some(state) = tend(&self.state()?) {
-            let path = self.of_service(RELEASE);
-            replace(&path, json!(state).to_string().as_bytes(), None)
-                .map_err(|error| format!("{}: {error}", path.display()))?;
-        }
+        let (path, text) = match tend(&self.state()?) {
+            TendedState::Kept => return Ok(true),
+            TendedState::Changed(state) => (self.of_service(RELEASE), json!(state)),
+            TendedState::Renewed(renewal) => (self.of_service(LEASE), renewal.to_json()),
+        };
+        replace(&path, text.to_string().as_bytes(), None)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(true)
     }
 
@@ -309,6 +318,8 @@ impl<'a> FileLedger<'a> {
 }
 
 const RELEASE: &str = "release";
+/// The lease of a rollout, as it was renewed.
+const LEASE: &str = "lease";
 const TRIPPED: &str = "tripped";
 const HISTORY: &str = "history";
 const CHANGE: &str = "change";
@@ -366,6 +377,13 @@ fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::release::change::{self, Drawn, FoundLists, ListsChange, ServiceTerms, Verb};
 use crate::release::history::{ChangeRecord, UNATTRIBUTED};
+use crate::release::rollout::Renewal;
 
 /// What is to be done, and for whom.
 #[derive(Clone, Debug)]
@@ -97,8 +98,19 @@ pub(crate) enum Consent {
 /// Hears whoever asks for a change, about what it comes to. The error is one line.
 pub(crate) type Hear<'a> = &'a mut dyn FnMut(&ListsChange) -> Result<Consent, String>;
 
-/// What the state of a release is to be, if another.
-pub(crate) type Tend<'a> = &'a mut dyn FnMut(&Map<String, Value>) -> Option<Map<String, Value>>;
+/// What is to be written by whoever looks at the state of a release alone.
+#[derive(Clone, Debug)]
+pub(crate) enum TendedState {
+    /// Nothing.
+    Kept,
+    /// It is to be this one.
+    Changed(Map<String, Value>),
+    /// Beside it, that a lease was renewed.
+    Renewed(Renewal),
+}
+
+/// What is made of the state of a release.
+pub(crate) type Tend<'a> = &'a mut dyn FnMut(&Map<String, Value>) -> TendedState;
 
 /// What was done.
 #[derive(Clone, Debug)]

@@ -12,15 +12,14 @@ mod writing;
 use std::time::{Duration, Instant};
 
 use redis::{RedisError, RedisResult};
-use serde_json::{Map, json};
+use serde_json::json;
 
-use super::order::{Consent, Done, Hear, Order, Tend, heard};
+use super::order::{Consent, Done, Hear, Order, Tend, TendedState, heard};
 use crate::config::{RedisSettings, ServiceKeys};
 use crate::lists::ByList;
 use crate::release::change::{self, FoundLists, ListsChange, ServiceTerms};
 use crate::release::history::{Before, ChangeRecord};
 use crate::store::redis::cluster::{self, Division};
-use crate::store::redis::errors::io_error;
 use crate::store::redis::link::Link;
 use crate::store::redis::place::Finder;
 use crate::store::redis::{Keyring, transaction};
@@ -41,6 +40,8 @@ const PAGE: usize = 50;
 struct ReleaseKeys {
     tripped: String,
     release: String,
+    /// With the lease of a rollout, as it was renewed. No gateway follows it.
+    lease: String,
     history: String,
     /// With what undoes the last change that is too large for its record.
     aside: String,
@@ -82,9 +83,11 @@ impl<'a> RedisLedger<'a> {
             })
         };
         let history = named(&keys.history, "history_key")?;
+        let release = named(&keys.release, "release_key")?;
         let release = ReleaseKeys {
             tripped: named(&keys.tripped, "tripped_key")?,
-            release: named(&keys.release, "release_key")?,
+            lease: format!("{release}:lease"),
+            release,
             aside: format!("{history}:before"),
             history,
         };
@@ -228,32 +231,28 @@ impl<'a> RedisLedger<'a> {
 
     fn tend_once(&mut self, tend: Tend<'_>) -> RedisResult<bool> {
         let mut link = self.connect()?;
-        let key = &self.release.release;
+        let (key, lease) = (&self.release.release, &self.release.lease);
         link.ask(redis::cmd("WATCH").arg(key))
             .map_err(|error| cluster::explained(error, &self.keyring))?;
-        let text: Option<Vec<u8>> = redis::from_redis_value(link.ask(redis::cmd("GET").arg(key))?)?;
-        let state = match text {
-            None => Map::new(),
-            Some(text) => serde_json::from_slice(&text).map_err(|_| no_state(key))?,
-        };
-        let is_written = match tend(&state) {
-            None => {
-                // Ends the WATCH, by what is allowed anyway.
-                transaction::run(&mut link, &redis::pipe())?;
-                true
-            }
-            Some(state) => {
-                let mut pipe = redis::pipe();
+        let text = link.ask(redis::cmd("GET").arg(key))?;
+        let mut state = self.state(redis::from_redis_value(text)?)?;
+        self.add_renewal(&mut link, &mut state)?;
+        let mut pipe = redis::pipe();
+        match tend(&state) {
+            // That ends the WATCH, by what is allowed anyway.
+            TendedState::Kept => {}
+            TendedState::Changed(state) => {
                 pipe.cmd("SET").arg(key).arg(json!(state).to_string());
-                match transaction::run(&mut link, &pipe)? {
-                    None => false,
-                    Some(replies) => {
-                        replies.into_iter().try_for_each(|it| it.map(drop))?;
-                        true
-                    }
-                }
             }
-        };
+            TendedState::Renewed(renewal) => {
+                let text = renewal.to_json().to_string();
+                pipe.cmd("SET").arg(lease).arg(text);
+            }
+        }
+        let replies = transaction::run(&mut link, &pipe)?;
+        let is_written = replies.is_some() || pipe.is_empty();
+        let mut replies = replies.into_iter().flatten();
+        replies.try_for_each(|it| it.map(drop))?;
         self.link = Some(link);
         Ok(is_written)
     }
@@ -270,10 +269,4 @@ impl<'a> RedisLedger<'a> {
             format!("{}: {}", self.settings.url, self.finder.describe(&error))
         })
     }
-}
-
-fn no_state(key: &str) -> RedisError {
-    io_error(format!(
-        "{key} holds something else than the state of a release"
-    ))
 }

@@ -200,7 +200,7 @@ fn a_lease_is_taken_when_it_was_seen_unchanged_for_its_time() {
     // Another process has another clock.
     assert_eq!(other.look(&rollout, "b", at(900_000)), Role::Follows);
     assert_eq!(other.look(&rollout, "b", at(909_999)), Role::Follows);
-    rollout.renew(at(3_300));
+    let _ = rollout.renew(at(3_300));
     one.wrote(&rollout.lease, at(8_400), at(8_400));
     assert_eq!(other.look(&rollout, "b", at(910_000)), Role::Follows);
     assert_eq!(other.look(&rollout, "b", at(919_999)), Role::Follows);
@@ -217,16 +217,60 @@ fn a_lease_is_taken_when_it_was_seen_unchanged_for_its_time() {
     assert_eq!(other.look(&rollout, "b", at(920_100)), Role::Takes);
 }
 
+#[test]
+fn a_renewal_counts_for_the_very_turn_and_lease_that_it_is_of() {
+    let mut led = rollout();
+    led.take("a");
+    let mut renewed = led.clone();
+    let _ = renewed.renew(Duration::from_secs(3));
+    let renewal = renewed.renew(Duration::from_secs(3));
+    let renewal = renewal.to_json().to_string();
+    let state = |rollout: &Rollout| {
+        let mut state = Map::new();
+        state.insert("epoch".to_owned(), json!("e"));
+        state.insert(ROLLOUT.to_owned(), rollout.to_json());
+        state
+    };
+    let with = |rollout: &Rollout, text: &str| {
+        let mut state = state(rollout);
+        add_renewal(&mut state, text.as_bytes());
+        assert_eq!(state["epoch"], "e");
+        rollout_in(&state).unwrap()
+    };
+    assert_eq!(with(&led, &renewal), renewed);
+    let mut turned = led.clone();
+    turned.turn(Course::Paused, None, "then");
+    let (mut other, mut anew, mut seized) = (led.clone(), led.clone(), led.clone());
+    other.id = "fedcba9876543210".to_owned();
+    anew.take("a");
+    seized.seize();
+    let mut later = renewed.clone();
+    let _ = later.renew(Duration::from_secs(3));
+    for rollout in [turned, other, anew, seized, later] {
+        assert_eq!(with(&rollout, &renewal), rollout);
+    }
+    for text in ["", "x", "{}", "7", "{\"beat\":9}"] {
+        assert_eq!(with(&led, text), led);
+    }
+    let mut none = Map::new();
+    add_renewal(&mut none, renewal.as_bytes());
+    assert!(none.is_empty());
+}
+
 /// A store with a rollout, and what happens to it.
 #[derive(Clone, Debug)]
 struct World {
+    /// As the state has it.
     rollout: Rollout,
+    /// What is beside it, and was there before.
+    renewal: Option<String>,
+    old_renewal: Option<String>,
     /// The share on `gray`.
     on_gray: Option<u16>,
     pre: &'static str,
     is_tripped: bool,
     is_frozen: bool,
-    /// Counts writes, as WATCH does.
+    /// Counts writes of the state, as WATCH does.
     version: u64,
     now: Duration,
     /// When which step was taken.
@@ -236,8 +280,8 @@ struct World {
 /// A write that is under way.
 #[derive(Clone, Debug)]
 enum Intent {
-    Take,
-    Renew(Duration, u64),
+    Take(Rollout),
+    Renew(Renewal, Lease),
     CarryOn(Duration, u64),
 }
 
@@ -250,6 +294,8 @@ struct Actor {
     clock: Duration,
     /// What it has read: the version, and when; and what it is to write.
     pending: Option<(u64, Duration, Intent)>,
+    /// What it has sent and given up, and may arrive yet.
+    late: Vec<(u64, Duration, Intent)>,
     lives: u32,
 }
 
@@ -259,6 +305,12 @@ enum Happening {
     Act(usize),
     Look(usize),
     Write(usize, bool),
+    /// What is to be written is under way for longer than anybody waits for it.
+    GiveUp(usize),
+    Arrive(usize),
+    /// What is beside the state is lost, or what was there before comes back.
+    Evict,
+    Revive,
     Crash(usize),
     Passes(u64),
     Trip,
@@ -278,6 +330,10 @@ fn happening() -> impl Strategy<Value = Happening> {
         400 => (0..2usize).prop_map(Act),
         200 => (0..2usize).prop_map(Look),
         200 => (0..2usize, any::<bool>()).prop_map(|(it, is_heard)| Write(it, is_heard)),
+        40 => (0..2usize).prop_map(GiveUp),
+        40 => (0..2usize).prop_map(Arrive),
+        4 => Just(Evict),
+        4 => Just(Revive),
         20 => (0..2usize).prop_map(Crash),
         400 => (0..4_000u64).prop_map(Passes),
         30 => (6_000..40_000u64).prop_map(Passes),
@@ -299,6 +355,8 @@ impl World {
         Self {
             on_gray: Some(rollout.steps[0]),
             rollout,
+            renewal: None,
+            old_renewal: None,
             pre: "00000000000000aa",
             is_tripped: false,
             is_frozen: false,
@@ -325,24 +383,42 @@ impl World {
         }
     }
 
+    /// The rollout, as whoever looks sees it.
+    fn read(&self) -> Rollout {
+        let mut state = Map::new();
+        state.insert(ROLLOUT.to_owned(), self.rollout.to_json());
+        if let Some(text) = &self.renewal {
+            add_renewal(&mut state, text.as_bytes());
+        }
+        rollout_in(&state).unwrap()
+    }
+
     fn by_person(&mut self, course: Course) {
         self.version += 1;
+        self.rollout = self.read();
         self.rollout.seize();
         self.rollout.turn(course, None, "now");
     }
 
     fn look(&self, actor: &mut Actor) {
         let now = self.now + actor.clock;
-        let role = actor.candidacy.look(&self.rollout, &actor.name, now);
+        let mut rollout = self.read();
+        let role = actor.candidacy.look(&rollout, &actor.name, now);
         let intent = match role {
             Role::Follows => None,
-            Role::Takes => Some(Intent::Take),
+            Role::Takes => {
+                rollout.take(&actor.name);
+                Some(Intent::Take(rollout))
+            }
             Role::Leads {
                 fence, unwritten, ..
             } => {
                 let facts = self.facts(&Opinion::Good, actor.candidacy.seen_turns(), unwritten);
-                Some(match self.rollout.next(&facts) {
-                    NextTurn::Wait(_) | NextTurn::Over => Intent::Renew(unwritten, fence),
+                Some(match rollout.next(&facts) {
+                    NextTurn::Wait(_) | NextTurn::Over => {
+                        let renewal = rollout.renew(unwritten);
+                        Intent::Renew(renewal, rollout.lease)
+                    }
                     _ => Intent::CarryOn(unwritten, fence),
                 })
             }
@@ -351,45 +427,60 @@ impl World {
     }
 
     fn write(&mut self, actor: &mut Actor, is_heard: bool) {
-        let Some((version, begun, intent)) = actor.pending.take() else {
-            return;
-        };
+        if let Some(sent) = actor.pending.take() {
+            self.execute(actor, sent, is_heard);
+        }
+    }
+
+    /// What an actor has sent is executed, if the state is as it was read.
+    fn execute(
+        &mut self,
+        actor: &mut Actor,
+        (version, begun, intent): (u64, Duration, Intent),
+        is_heard: bool,
+    ) {
         if version != self.version {
             return;
         }
-        match intent {
-            Intent::Take => self.rollout.take(&actor.name),
-            Intent::Renew(more, fence) => {
-                assert!(self.rollout.is_led_by(&actor.name, fence));
-                self.rollout.renew(more);
+        let lease = match intent {
+            Intent::Take(rollout) => {
+                (self.rollout, self.version) = (rollout, self.version + 1);
+                self.rollout.lease.clone()
+            }
+            Intent::Renew(renewal, lease) => {
+                assert!(self.rollout.is_led_by(&actor.name, lease.fence));
+                self.old_renewal = self.renewal.replace(renewal.to_json().to_string());
+                lease
             }
             Intent::CarryOn(unwritten, fence) => {
-                assert!(self.rollout.is_led_by(&actor.name, fence));
+                let mut rollout = self.read();
+                assert!(rollout.is_led_by(&actor.name, fence));
                 let facts = self.facts(&Opinion::Good, actor.candidacy.seen_turns(), unwritten);
-                match self.rollout.next(&facts) {
+                match rollout.next(&facts) {
                     NextTurn::Step(at) => {
                         assert!(!self.is_tripped && !self.is_frozen);
-                        assert!(Some(self.rollout.steps[at]) > self.on_gray, "up");
-                        self.on_gray = Some(self.rollout.steps[at]);
+                        assert!(Some(rollout.steps[at]) > self.on_gray, "up");
+                        self.on_gray = Some(rollout.steps[at]);
                         self.taken.push((at, self.now));
-                        self.rollout.step("share".to_owned(), "now");
+                        rollout.step("share".to_owned(), "now");
                     }
-                    NextTurn::Finish => self.rollout.turn(Course::Done, None, "now"),
-                    NextTurn::Pause(_) => self.rollout.turn(Course::Paused, None, "now"),
+                    NextTurn::Finish => rollout.turn(Course::Done, None, "now"),
+                    NextTurn::Pause(_) => rollout.turn(Course::Paused, None, "now"),
                     NextTurn::Abort { rolls_back, .. } => {
                         if rolls_back {
                             self.on_gray = None;
                         }
-                        self.rollout.turn(Course::Aborted, None, "now");
+                        rollout.turn(Course::Aborted, None, "now");
                     }
                     NextTurn::Wait(_) | NextTurn::Over => {}
                 }
+                (self.rollout, self.version) = (rollout, self.version + 1);
+                self.rollout.lease.clone()
             }
-        }
-        self.version += 1;
+        };
         if is_heard {
             let known = self.now + actor.clock;
-            actor.candidacy.wrote(&self.rollout.lease, begun, known);
+            actor.candidacy.wrote(&lease, begun, known);
         }
     }
 
@@ -401,6 +492,17 @@ impl World {
             }
             Happening::Look(it) => self.look(&mut actors[it]),
             Happening::Write(it, is_heard) => self.write(&mut actors[it], is_heard),
+            Happening::GiveUp(it) => {
+                let sent = actors[it].pending.take();
+                actors[it].late.extend(sent);
+            }
+            Happening::Arrive(it) => {
+                if let Some(sent) = actors[it].late.pop() {
+                    self.execute(&mut actors[it], sent, false);
+                }
+            }
+            Happening::Evict => self.old_renewal = self.renewal.take(),
+            Happening::Revive => std::mem::swap(&mut self.renewal, &mut self.old_renewal),
             Happening::Crash(it) => {
                 let lives = actors[it].lives + 1;
                 actors[it] = Actor {
@@ -466,7 +568,10 @@ proptest! {
             prop_assert!(!old.course.is_over() || new.course == old.course, "{what:?}");
             if new.at != old.at {
                 prop_assert!(old.course == Course::Running && !before.is_tripped && before.pre == old.pre);
-                prop_assert!(matches!(what, Happening::Write(..) | Happening::Act(_)));
+                prop_assert!(matches!(
+                    what,
+                    Happening::Write(..) | Happening::Act(_) | Happening::Arrive(_)
+                ));
             }
             // A share that has gone does not come back but by hand.
             if before.on_gray.is_none() && world.on_gray.is_some() {

@@ -1,12 +1,13 @@
 //! What is there of a service, read while its keys are WATCHed.
 
 use redis::{RedisError, RedisResult};
-use serde_json::Map;
+use serde_json::{Map, Value};
 
-use super::{PAGE, RedisLedger, ReleaseKeys, no_state};
+use super::{PAGE, RedisLedger, ReleaseKeys};
 use crate::lists::{ByList, ListName};
 use crate::release::change::{self, BackTo, FoundList, FoundLists};
 use crate::release::history::{ASIDE, Before, ChangeRecord, KEPT};
+use crate::release::rollout::{add_renewal, is_under_way};
 use crate::store::Entries;
 use crate::store::redis::cluster;
 use crate::store::redis::errors::{describe, io_error};
@@ -103,12 +104,8 @@ impl RedisLedger<'_> {
             return Err(io_error(format!("{key} is neither a list nor a set")));
         }
         let [salt, tripped, state]: [Option<Vec<u8>>; 3] = texts;
-        let state = match state {
-            None => Map::new(),
-            Some(text) => {
-                serde_json::from_slice(&text).map_err(|_| no_state(&self.release.release))?
-            }
-        };
+        let mut state = self.state(state)?;
+        let is_renewed = self.add_renewal(link, &mut state)?;
         for list in ListName::ALL {
             let found = &mut lists[list];
             found.is_set |= found.entries.is_empty() && change::was_set(&state, list);
@@ -130,8 +127,42 @@ impl RedisLedger<'_> {
             salt: salt.map(trimmed),
             tripped,
             state,
+            is_renewed,
             history,
         })
+    }
+
+    /// The state of the release, from the text of its key.
+    pub(super) fn state(&self, text: Option<Vec<u8>>) -> RedisResult<Map<String, Value>> {
+        let Some(text) = text else {
+            return Ok(Map::new());
+        };
+        serde_json::from_slice(&text).map_err(|_| {
+            let key = &self.release.release;
+            io_error(format!(
+                "{key} holds something else than the state of a release"
+            ))
+        })
+    }
+
+    /// Adds what is beside the state; true if something is. What may not be read was never written.
+    pub(super) fn add_renewal(
+        &self,
+        link: &mut Link,
+        state: &mut Map<String, Value>,
+    ) -> RedisResult<bool> {
+        if !is_under_way(state) {
+            return Ok(false);
+        }
+        let text: Option<Vec<u8>> = match link.ask(redis::cmd("GET").arg(&self.release.lease)) {
+            Ok(text) => redis::from_redis_value(text)?,
+            Err(error) if error.code().is_some() => None,
+            Err(error) => return Err(error),
+        };
+        if let Some(text) = &text {
+            add_renewal(state, text);
+        }
+        Ok(text.is_some())
     }
 
     /// Records, the newest first, until there are enough; so many at once.
@@ -185,7 +216,7 @@ impl RedisLedger<'_> {
         let reply = link.receive_long(self.settings.max_reply.max(2 * ASIDE))?;
         let text: Option<Vec<u8>> = redis::from_redis_value(reply.extract_error()?)?;
         let Some(text) = text else { return Ok(()) };
-        let value: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+        let value: Value = serde_json::from_slice(&text).unwrap_or_default();
         let mut records = history.iter_mut();
         if let Some(record) = records.find(|it| it.is_aside && value["id"] == it.id.as_str()) {
             record.undo = Before::of_json(&value["undo"]);

@@ -11,6 +11,7 @@ use crate::lists::ListName;
 use crate::release::change::{Edit, FoundLists, ListsChange};
 use crate::release::history::{ASIDE, ChangeRecord, INLINE, KEPT};
 use crate::release::ledger::order::{Done, Order, by_hand};
+use crate::release::rollout::is_under_way;
 use crate::store::Entries;
 use crate::store::redis::cluster;
 use crate::store::redis::errors::{describe, io_error, is_of_cluster};
@@ -57,6 +58,9 @@ impl RedisLedger<'_> {
                 pipe.cmd("SET").arg(&self.release.release).arg(text);
             }
             None => {}
+        }
+        if found.is_renewed && change.state.as_ref().is_some_and(|it| !is_under_way(it)) {
+            pipe.cmd("DEL").arg(&self.release.lease);
         }
         if change.untrips {
             pipe.cmd("DEL").arg(&self.release.tripped);
