@@ -375,6 +375,78 @@ fn where_there_is_no_verdict_the_key_is_not_asked_for() {
     assert!(!reads() || site.first().lists()["tripped"].is_null());
 }
 
+/// How often a command was called since the server was last asked to begin anew.
+#[track_caller]
+fn calls(redis: &Redis, command: &str) -> u64 {
+    let stats: String = redis::from_redis_value(redis.cli(&["INFO", "commandstats"])).unwrap();
+    let calls = stats.split_once(&format!("cmdstat_{command}:calls="));
+    let calls = calls.and_then(|(_, it)| it.split_once(','));
+    calls.map_or(0, |(it, _)| it.parse().unwrap())
+}
+
+#[test]
+fn lists_are_not_read_again_for_what_is_known_of_a_release() {
+    for notify in ["events", "tracking"] {
+        let site = Site::with(2, |it| it.set("redis.notify", notify));
+        site.wait("pre");
+        site.redis.cli(&["CONFIG", "RESETSTAT"]);
+        site.redis.cli(&["SET", KEY, "it is slow"]);
+        site.wait("prod");
+        site.redis.cli(&["SET", "graygate:release", "{}"]);
+        wait_until("both have looked twice", DEADLINE, || {
+            calls(&site.redis, "get") >= 8
+        });
+        assert_eq!(calls(&site.redis, "smembers"), 0, "{notify}");
+        // Whether somebody has deleted a key, the others say.
+        site.redis.cli(&["DEL", KEY]);
+        site.wait("pre");
+        assert!(calls(&site.redis, "smembers") > 0);
+        // As do lists that are frozen, and no longer.
+        site.redis
+            .cli(&["SET", "graygate:release", "{\"frozen\":{}}"]);
+        site.first()
+            .wait_for_lists("they are frozen", |it| it["kept"] != json!([]));
+        set_gray(&site.redis, &[GRAY, OTHER]);
+        site.redis.cli(&["SET", "graygate:release", "{}"]);
+        site.first().wait_served(OTHER, "pre", DEADLINE);
+    }
+}
+
+#[test]
+fn lists_that_are_written_together_with_a_trip_are_read_together_with_it() {
+    let other = Origin::named("other");
+    for notify in ["events", "tracking"] {
+        let site = Site::with(1, |it| it.set("redis.notify", notify));
+        let gateway = site.first();
+        for _ in 0..3 {
+            site.wait("pre");
+            let before = site.pre_digest();
+            // What is announced first is here long before the rest is.
+            let mut all = redis::pipe();
+            all.atomic();
+            for _ in 0..3000 {
+                all.cmd("SET").arg(KEY).arg("this is the one").ignore();
+            }
+            all.cmd("DEL").arg("pre").ignore();
+            all.cmd("RPUSH")
+                .arg("pre")
+                .arg(other.address().to_string())
+                .ignore();
+            all.exec(&mut site.redis.connect(0)).unwrap();
+            wait_until("the other one is in pre", DEADLINE, || {
+                site.pre_digest() != before
+            });
+            assert_eq!(served(gateway, GRAY), "prod", "{notify}");
+            let mut back = redis::pipe();
+            back.atomic().cmd("DEL").arg(KEY).arg("pre").ignore();
+            back.cmd("RPUSH")
+                .arg("pre")
+                .arg(site.pre.address().to_string());
+            back.exec(&mut site.redis.connect(0)).unwrap();
+        }
+    }
+}
+
 #[test]
 fn nobody_is_sent_to_an_empty_prod() {
     let site = FileSite::with(&[GRAY], |it| it);

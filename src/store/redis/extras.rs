@@ -154,6 +154,11 @@ impl Extras {
         self.elsewhere.len() > before
     }
 
+    /// All of it may be read together with the lists.
+    pub(crate) fn are_together(&self) -> bool {
+        self.elsewhere.is_empty()
+    }
+
     /// Another server may have them together.
     pub(crate) fn meet(&mut self) {
         self.elsewhere.clear();

@@ -22,6 +22,7 @@
 //!   subscription *catches up*: everything that was announced before the reading is known then. If it is
 //!   about another service, that is added, and all of them are read again; after a few rounds of that,
 //!   all services are.
+//! - *What is known of a release is read alone* where nothing else was announced (`alone`): lists are long.
 //! - *No change is forgotten*: what was announced is taken note of before the keys are asked for; what is
 //!   announced later stays for the next reading.
 //! - *Services do not disturb each other*: a key that must not be read, or has a wrong type, affects its own
@@ -41,6 +42,7 @@
 //! While Redis is away, slow, loading or refuses the password, the lists in force stay. A key that must
 //! not be read affects only its own list (`rights`).
 
+mod alone;
 mod doubts;
 mod grouping;
 mod look;
@@ -489,11 +491,16 @@ impl Watcher {
         }
     }
 
-    /// What is to be read before the next check.
-    fn scope(&self, server: &Server) -> ReadScope {
+    /// Changes are announced, and nothing is in doubt.
+    fn is_sure(&self, server: &Server) -> bool {
         let is_told = matches!(server.way, Way::Events | Way::Tracking);
         let is_doubtful = self.in_doubt || self.is_adrift || self.keeps || self.is_slot_open();
-        match is_told && !is_doubtful && self.keyring.len() > 1 {
+        is_told && !is_doubtful
+    }
+
+    /// What is to be read before the next check.
+    fn scope(&self, server: &Server) -> ReadScope {
+        match self.is_sure(server) && self.keyring.len() > 1 {
             true => ReadScope::Some,
             false => ReadScope::All,
         }
@@ -501,6 +508,9 @@ impl Watcher {
 
     /// Reads the keys and publishes what they hold.
     fn refresh(&mut self, server: &mut Server, scope: ReadScope, cause: Cause) -> RedisResult<()> {
+        if cause == Cause::Event && self.read_releases_alone(server)? {
+            return Ok(());
+        }
         match self.is_heavy {
             true => heavy::run(|| self.read_and_publish(server, scope, cause))?,
             false => self.read_and_publish(server, scope, cause),

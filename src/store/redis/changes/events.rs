@@ -86,7 +86,7 @@ pub(super) fn hear_events(
             return Some(AnnouncedChanges::ALL);
         };
         noted.note(of, event);
-        Some(AnnouncedChanges::of(of.service))
+        Some(AnnouncedChanges::of(*of))
     };
     let subscription = follow(link, heard, hears).map_err(RedisError::from)?;
     Ok(subscription.without(deaf))

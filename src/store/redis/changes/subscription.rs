@@ -27,31 +27,52 @@ pub(crate) enum SubscriptionNews {
 pub(crate) struct AnnouncedChanges {
     /// Something of which it is unknown what it is about, or that is about everything.
     pub(crate) all: bool,
-    /// The services that changes were about.
+    /// The services that changes were about, unless of their releases alone.
     pub(crate) services: BTreeSet<usize>,
+    /// Those of whose releases something was changed.
+    pub(crate) releases: BTreeSet<usize>,
 }
 
 impl AnnouncedChanges {
     pub(super) const ALL: Self = Self {
         all: true,
         services: BTreeSet::new(),
+        releases: BTreeSet::new(),
     };
 
-    pub(super) fn of(service: usize) -> Self {
-        Self {
-            all: false,
-            services: BTreeSet::from([service]),
-        }
+    pub(super) fn of(key: KeyOf) -> Self {
+        let mut changes = Self::default();
+        changes.note(key);
+        changes
+    }
+
+    /// Adds a change of this key.
+    pub(super) fn note(&mut self, key: KeyOf) {
+        match key.part.is_of_release() {
+            true => self.releases.insert(key.service),
+            false => self.services.insert(key.service),
+        };
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        !self.all && self.services.is_empty()
+        !self.all && self.services.is_empty() && self.releases.is_empty()
+    }
+
+    /// True if there is something, and all of it is about releases.
+    pub(crate) fn are_of_releases(&self) -> bool {
+        !self.all && self.services.is_empty() && !self.releases.is_empty()
+    }
+
+    /// All services that the changes were about.
+    pub(crate) fn about(&self) -> impl Iterator<Item = usize> {
+        self.services.union(&self.releases).copied()
     }
 
     /// Adds another.
     pub(crate) fn add(&mut self, mut other: Self) {
         self.all |= other.all;
         self.services.append(&mut other.services);
+        self.releases.append(&mut other.releases);
     }
 }
 

@@ -25,10 +25,10 @@ pub(super) fn track(
     settings: &config::RedisSettings,
     keyring: &Keyring,
 ) -> RedisResult<(i64, Subscription)> {
-    let owned = |it: KeyOf| (keyring.key(it).as_bytes().to_vec(), Some(it.service));
+    let owned = |it: KeyOf| (keyring.key(it).as_bytes().to_vec(), Some(it));
     let keys = keyring.everything().map(owned);
     let accept_key = (settings.accept_key.as_bytes().to_vec(), None);
-    let keys: HashMap<Vec<u8>, Option<usize>> = keys.chain([accept_key]).collect();
+    let keys: HashMap<Vec<u8>, Option<KeyOf>> = keys.chain([accept_key]).collect();
     let mut link = reader.another(settings)?;
     let id = link.ask(redis::cmd("CLIENT").arg("ID"))?;
     let id: i64 = redis::from_redis_value(id)?;
@@ -108,7 +108,7 @@ fn common_beginnings<'a>(keys: &[&'a [u8]], most: usize) -> Vec<&'a [u8]> {
 
 /// What of `keys` an invalidation is about: it names keys, or nothing after a flush. A key without a service
 /// may be about all.
-fn named(payload: &Value, keys: &HashMap<Vec<u8>, Option<usize>>) -> Option<AnnouncedChanges> {
+fn named(payload: &Value, keys: &HashMap<Vec<u8>, Option<KeyOf>>) -> Option<AnnouncedChanges> {
     let names = match payload {
         Value::Array(names) => names,
         Value::Nil => return Some(AnnouncedChanges::ALL),
@@ -120,7 +120,7 @@ fn named(payload: &Value, keys: &HashMap<Vec<u8>, Option<usize>>) -> Option<Anno
             continue;
         };
         match keys.get(name) {
-            Some(Some(service)) => drop(announced.services.insert(*service)),
+            Some(Some(key)) => announced.note(*key),
             Some(None) => announced.all = true,
             None => {}
         }
@@ -130,7 +130,10 @@ fn named(payload: &Value, keys: &HashMap<Vec<u8>, Option<usize>>) -> Option<Anno
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::lists::ListName;
 
     #[test]
     fn no_prefix_begins_with_another() {
@@ -180,9 +183,11 @@ mod tests {
     #[test]
     fn an_invalidation_is_about_the_services_whose_keys_it_names_or_about_all() {
         let keys = [
-            ("p", Some(0)),
-            ("pre", Some(0)),
-            ("shop:pre", Some(7)),
+            ("p", Some(KeyOf::salt(0))),
+            ("pre", Some(KeyOf::list(0, ListName::Pre))),
+            ("shop:pre", Some(KeyOf::list(7, ListName::Pre))),
+            ("tripped", Some(KeyOf::tripped(3))),
+            ("release", Some(KeyOf::release(7))),
             ("accept", None),
         ];
         let keys = keys.map(|(key, service)| (key.as_bytes().to_vec(), service));
@@ -196,7 +201,18 @@ mod tests {
         let of = |services: &[usize]| AnnouncedChanges {
             all: false,
             services: services.iter().copied().collect(),
+            releases: BTreeSet::new(),
         };
+        let releases = |of: AnnouncedChanges, releases: &[usize]| AnnouncedChanges {
+            releases: releases.iter().copied().collect(),
+            ..of
+        };
+        let both = named(&names(&["tripped", "release"]), &keys).unwrap();
+        assert_eq!(both, releases(of(&[]), &[3, 7]));
+        assert!(both.are_of_releases());
+        let more = named(&names(&["release", "shop:pre"]), &keys).unwrap();
+        assert_eq!(more, releases(of(&[7]), &[7]));
+        assert!(!more.are_of_releases() && more.about().eq([7]));
         assert_eq!(named(&names(&["pre"]), &keys), Some(of(&[0])));
         assert_eq!(named(&names(&["prefix", "p"]), &keys), Some(of(&[0])));
         assert_eq!(named(&names(&["shop:pre", "p"]), &keys), Some(of(&[0, 7])));

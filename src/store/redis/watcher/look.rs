@@ -82,7 +82,7 @@ impl Watcher {
         }
         let unsettled = self.unsettled.iter().map(|it| it.service);
         announced.services.extend(unsettled);
-        announced.services.into_iter().collect()
+        announced.about().collect()
     }
 
     /// Reads these services, and others as far as they may have changed with them, at one moment; and the
@@ -117,7 +117,7 @@ impl Watcher {
             }
             server.subscription.catch_up(self.settings.timeout)?;
             let since = server.subscription.take_announced();
-            let is_whole = !since.all && since.services.iter().all(|it| services.contains(it));
+            let is_whole = !since.all && since.about().all(|it| services.contains(&it));
             // The services that were read may have been touched before the reading, or after it.
             look.touched.extend(&since.services);
             if is_whole {
@@ -125,7 +125,7 @@ impl Watcher {
                 return Ok((answers, look));
             }
             let mut others: BTreeSet<usize> = services.into_iter().collect();
-            others.extend(since.services);
+            others.extend(since.about());
             services = match since.all || round >= MOST_ROUNDS {
                 true => self.keyring.all(),
                 false => others.into_iter().collect(),

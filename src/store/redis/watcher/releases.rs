@@ -65,6 +65,15 @@ impl Watcher {
         releases: &mut HashMap<usize, ReleaseReading>,
     ) -> Option<(ServiceName, ReleaseReading)> {
         let read = releases.remove(&service)?;
+        self.told_if_new(service, read)
+    }
+
+    /// This reading of the release of a service, if it is to be told.
+    pub(super) fn told_if_new(
+        &mut self,
+        service: usize,
+        read: ReleaseReading,
+    ) -> Option<(ServiceName, ReleaseReading)> {
         let known = &mut self.known[service].release;
         if known.as_ref() == Some(&read) {
             return None;
