@@ -267,6 +267,35 @@ fn an_outage_of_both_versions_is_no_fault_of_the_new_one() {
 }
 
 #[test]
+fn where_everybody_has_the_new_version_few_failures_hold_nothing_up_and_many_are_suspect() {
+    let (pre, prod) = (Version::new(), Version::new());
+    let setup = setup().set("verdict.mode", "enforce");
+    let everybody: [&str; 2] = [GRAY, "10.2.0.0/16"];
+    let setup = setup.lists(&everybody, &[&pre.origin], &[&prod.origin]);
+    let gateway = setup.start();
+    let mut load = Load::of(&gateway, 0);
+    pre.fail_one_of(20);
+    load_until(
+        "good enough, with some that fail",
+        &gateway,
+        &mut load,
+        |it| it["state"] == "good-enough" && it["failing"]["pre_bad"].as_u64() > Some(0),
+    );
+    pre.fail_one_of(2);
+    load_until("suspect", &gateway, &mut load, is("suspect"));
+    let said = gateway.wait_for_log("verdict-suspect");
+    assert!(said.contains("too few are left on prod to tell"), "{said}");
+    // However much fails, nobody knows whether the old one would do better.
+    let bad = |it: &Value| it["failing"]["pre_bad"].as_u64().unwrap();
+    let before = bad(&verdict(&gateway));
+    load_until("more fail", &gateway, &mut load, |it| {
+        bad(it) > before + 100
+    });
+    assert_eq!(state(&gateway), "suspect");
+    assert_eq!(gateway.metric("graygate_tripped"), 0.0);
+}
+
+#[test]
 fn a_few_testers_are_not_the_public() {
     let (pre, prod) = (Version::new(), Version::new());
     let gateway = start(setup(), &pre, &prod);

@@ -88,6 +88,7 @@ pub(crate) fn play(world: &World, random: &mut fastrand::Rng) -> Fate {
                 pre: world.per_second,
                 prod: world.prod_per_second(),
             },
+            usual: None,
             lately: usual.lately(),
             // Nobody is saved by an incident here: the statistic alone has to be right.
             is_incident: false,

@@ -373,6 +373,7 @@ impl Case {
                 prod: pace(1),
             },
             lately: usual.lately(),
+            usual: usual.of_prod(),
             is_incident: usual.is_incident(),
         }
     }

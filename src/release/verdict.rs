@@ -9,6 +9,9 @@
 //! - **Good enough**: E ≥ 20, or not one bad unit in so many that a rate of `tolerate` would have shown
 //!   itself (the rule of three: 3/`tolerate` units).
 //!
+//! Where nobody is left on `prod`, there is nothing to compare with: then what fails in plain sight is suspect
+//! (`alone`).
+//!
 //! # Few clients
 //!
 //! What is assigned to a pool are clients. Two testers behind one address are one client, whose broken app is
@@ -25,6 +28,7 @@
 //! Nobody can tell a version from the few clients that it has, where most of them always fail. So how seldom
 //! a verdict is wrong is promised for five clients of `pre` and more, and the answer says when there are few.
 
+mod alone;
 mod foresight;
 mod judged;
 mod rules;

@@ -6,6 +6,7 @@
 //! where bad units are few in a block; where they are many, evidence grows faster than is said here.
 //! A block with units of one pool only counts for nothing, which is most of them where traffic is low.
 
+use super::alone;
 use super::rules::{DIFFERENCE, Facts, PerSecond, Rules, SUSPECT, units_of_three};
 use crate::release::evidence::{Concern, TOLERABLE_ODDS};
 
@@ -46,7 +47,8 @@ pub(super) fn needed(rules: &Rules, facts: &Facts) -> Option<u64> {
     let seconds = missing / growth;
     let proven =
         (growth > 0.0 && seconds < FAR).then(|| (seconds * facts.per_second.pre).ceil() as u64);
-    spotless.into_iter().chain(proven).min()
+    let alone = alone::needed(rules, facts);
+    spotless.into_iter().chain(proven).chain(alone).min()
 }
 
 /// What would not be found in useful time. Its `Display` is a sentence.

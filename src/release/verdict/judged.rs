@@ -1,7 +1,7 @@
 //! What is found, with its numbers.
 
-use super::foresight;
 use super::rules::{FEW, Facts, Rules, Verdict, verdict};
+use super::{alone, foresight};
 use crate::release::evidence::{Concern, Counted};
 
 /// What is found, and by which numbers. Its `Display` is a sentence.
@@ -28,6 +28,8 @@ pub struct Judged {
     pub bad_clients: Option<u64>,
     /// See there.
     pub pre_clients: u64,
+    /// `prod` has nothing to compare with.
+    pub is_alone: bool,
     /// As things stand, worse is known in about so many seconds.
     pub known_in: Option<f64>,
     /// About so many units of `pre` are needed yet until it is good enough, where that can be told.
@@ -56,6 +58,7 @@ pub fn judge(rules: &Rules, facts: &Facts) -> Judged {
         ln_tolerable: evidence.ln_tolerable(),
         bad_clients: facts.bad_clients,
         pre_clients: facts.pre_clients,
+        is_alone: alone::is_alone(facts),
         known_in: foresight::known_in(rules, facts),
         needed: foresight::needed(rules, facts),
     }

@@ -1,5 +1,6 @@
 //! The rules: facts in, verdict out. What they are, and why, is told in the module above.
 
+use super::alone;
 use crate::release::evidence::{Concern, Counted, Evidence};
 
 /// With evidence of so much to 1 a release goes no further; and so much against its being three times as
@@ -22,10 +23,10 @@ const OF_FEW: u64 = 10;
 const MARGIN_OF_FEW: f64 = 2.0;
 
 /// A blunt case: so many units…
-const BLUNT_UNITS: u64 = 20;
+pub(super) const BLUNT_UNITS: u64 = 20;
 
 /// … more than this share of them bad…
-const BLUNT_RATE: f64 = 0.2;
+pub(super) const BLUNT_RATE: f64 = 0.2;
 
 /// … and less than this part of that share in `prod`.
 pub(super) const BLUNT_PART: f64 = 0.25;
@@ -98,6 +99,8 @@ pub struct Facts {
     pub per_second: PerSecond,
     /// How things are at present, where there is enough to tell.
     pub lately: Option<Lately>,
+    /// What usually fails in `prod`, where that is known.
+    pub usual: Option<f64>,
     /// Both pools fail far more than usual.
     pub is_incident: bool,
 }
@@ -161,10 +164,10 @@ pub(super) fn verdict(rules: &Rules, facts: &Facts) -> Verdict {
     if ln_worse >= rules.ln_bound() {
         return worse(facts).map_or(Verdict::Suspect, Verdict::Worse);
     }
-    if ln_worse >= SUSPECT.ln() {
+    if ln_worse >= SUSPECT.ln() || alone::is_suspect(facts) {
         return Verdict::Suspect;
     }
-    match is_good_enough(rules, &facts.evidence) {
+    match is_good_enough(rules, &facts.evidence) || alone::is_good_enough(rules, facts) {
         true => Verdict::GoodEnough,
         false => Verdict::Nothing,
     }

@@ -79,6 +79,9 @@ impl Display for Conclusion<'_> {
                 write!(text, "pre is plainly worse, though it has only {clients}")
             }
             Verdict::Suspect if judged.ln_worse >= judged.ln_bound => self.what_is_missing(text),
+            Verdict::Suspect if judged.is_alone => text.write_str(
+                "so much fails that pre is likely worse, but too few are left on prod to tell",
+            ),
             Verdict::Suspect | Verdict::Nothing => match (judged.known_in, judged.needed) {
                 (Some(seconds), _) => {
                     write!(text, "at this rate known in about {}", Lasting(seconds))

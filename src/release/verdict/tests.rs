@@ -42,6 +42,7 @@ fn facts(evidence: Evidence) -> Facts {
             prod: 90.0,
         },
         lately: None,
+        usual: None,
         is_incident: false,
     }
 }
@@ -445,4 +446,77 @@ fn what_cannot_be_seen_is_said() {
     let text = "at 1 a second to pre and 0 to prod, nothing that happens to pre would be found \
                 within an hour";
     assert_eq!(at(100, PerSecond { pre, prod }).as_deref(), Some(text));
+}
+
+#[test]
+fn where_nobody_is_left_on_prod_what_fails_in_plain_sight_is_suspect_and_never_worse() {
+    let alone = |bad: u64, units: u64| facts(evidence_of(1, (bad, units), (0, 0)));
+    for (facts, expected) in [
+        (alone(19, 19), Verdict::Nothing),
+        (alone(4, 20), Verdict::Nothing),
+        (alone(5, 20), Verdict::Suspect),
+        (alone(2000, 2000), Verdict::Suspect),
+        // Some requests were under way when the last of them left.
+        (facts(evidence_of(1, (500, 1000), (0, 9))), Verdict::Suspect),
+        // One client, who is always the same.
+        (
+            Facts {
+                bad_clients: Some(2),
+                ..alone(10, 20)
+            },
+            Verdict::Nothing,
+        ),
+        // So much fails anyway.
+        (
+            Facts {
+                usual: Some(0.1),
+                ..alone(8, 20)
+            },
+            Verdict::Nothing,
+        ),
+        (
+            Facts {
+                usual: Some(0.1),
+                ..alone(9, 20)
+            },
+            Verdict::Suspect,
+        ),
+    ] {
+        assert_eq!(verdict_of(&facts), expected, "{facts:?}");
+    }
+    let judged = judge(&RULES, &alone(5, 20)).to_string();
+    assert_eq!(
+        judged,
+        "5 of 20 requests to pre failed, and none to prod has been counted to compare with; so much fails that \
+         pre is likely worse, but too few are left on prod to tell"
+    );
+}
+
+#[test]
+fn where_nobody_is_left_on_prod_a_version_is_good_enough_by_its_own_rate() {
+    let alone = |bad: u64, units: u64| facts(evidence_of(1, (bad, units), (0, 0)));
+    // 20 to 1 that fewer than a hundredth fail: ln 20 of units of which each adds ln(0.99667/0.99), and bad
+    // ones take ln 3.
+    for (bad, least) in [(1, 611), (2, 776), (5, 1270)] {
+        assert_eq!(verdict_of(&alone(bad, least - 2)), Verdict::Nothing);
+        assert_eq!(verdict_of(&alone(bad, least + 2)), Verdict::GoodEnough);
+    }
+    assert_eq!(verdict_of(&alone(200, 20_000)), Verdict::Nothing);
+    // Twice as much as one would put up with, where that is usual.
+    let usual = Facts {
+        usual: Some(0.02),
+        ..alone(20, 1000)
+    };
+    assert_eq!(verdict_of(&usual), Verdict::GoodEnough);
+    let judged = judge(&RULES, &alone(1, 400)).to_string();
+    assert_eq!(
+        judged,
+        "1 of 400 requests to pre failed, and none to prod has been counted to compare with; good enough after \
+         about 359 more that do not differ"
+    );
+    // With something to compare with, that counts.
+    let compared = facts(evidence_of(100, (0, 10), (0, 1)));
+    assert_eq!(verdict_of(&compared), Verdict::GoodEnough);
+    let compared = facts(evidence_of(1, (3, 1000), (1, 50)));
+    assert_eq!(verdict_of(&compared), Verdict::Nothing);
 }

@@ -105,6 +105,11 @@ impl Usual {
         })
     }
 
+    /// What usually fails in `prod`, where that is known.
+    pub fn of_prod(&self) -> Option<f64> {
+        self.usual[1].rate(USUAL_UNITS)
+    }
+
     fn both_fail(&self) -> bool {
         let [of_pre, of_prod] = self.usual.map(|it| it.rate(USUAL_UNITS));
         let (Some(lately), Some(of_prod)) = (self.lately(), of_prod) else {
