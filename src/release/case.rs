@@ -420,5 +420,12 @@ impl Case {
     }
 }
 
+/// The digest of `pre`, of a release.
+pub(super) fn version_of(release: &str) -> &str {
+    release
+        .split_once('/')
+        .map_or(release, |(version, _)| version)
+}
+
 #[cfg(test)]
 mod tests;

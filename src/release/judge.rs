@@ -14,14 +14,14 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::Sender;
 use serde_json::{Value, json};
 
-use super::case::{Case, Habits, Second, Turned};
+use super::case::{Case, Habits, Second, Turned, version_of};
 use super::evidence::{Block, Concern, Counted};
 use super::others::{self, Others};
 use super::state::Trip;
 use super::trips::Trips;
 use super::verdict::{Ground, Judged, Verdict};
 use super::webhook::{NoticeKind, ReleaseNotice, Webhook};
-use crate::config::{Config, VerdictMode, VerdictSettings};
+use crate::config::{Config, Store, VerdictMode, VerdictSettings};
 use crate::fleet::node::NodeVerdict;
 use crate::lists::{PoolName, ServiceName};
 use crate::process::supervised;
@@ -36,12 +36,20 @@ const BLOCK: Duration = Duration::from_secs(1);
 /// Clients of `pre` are counted up to here.
 const MANY: u64 = 5;
 
+/// So long after the beginning of a release, gateways know who else judges it: what they find is told by one
+/// of them, and not before that.
+const ACQUAINTED: Duration = Duration::from_secs(4);
+
+/// So long after something was counted others are heard: of the next step nothing is known for a moment.
+const LISTENING: Duration = Duration::from_secs(10);
+
 /// Nothing faster than this is slow.
 const NOT_SLOW: Duration = Duration::from_millis(50);
 
 /// What is known of the releases of all services.
 pub(crate) struct Judge {
     in_force: Arc<InForce>,
+    config: Arc<Published<Config>>,
     trips: Arc<Trips>,
     /// People are told of what is found.
     webhook: Arc<Webhook>,
@@ -59,10 +67,24 @@ struct Entry {
     service_id: u64,
     seen: SeenUnits,
     habits: Habits,
-    /// The release that is under way.
+    /// The release that is under way, and since when.
     case: Option<Case>,
+    begun: Option<Instant>,
+    /// When anything had been counted of it last.
+    counted: Option<Instant>,
     /// What others were told last, as far as is known here.
     rung: Option<NodeVerdict>,
+    /// What people are to be told.
+    untold: Vec<UntoldNotice>,
+}
+
+/// What people are told by one gateway, once it is known by which.
+#[derive(Clone, Debug)]
+struct UntoldNotice {
+    due: Instant,
+    /// The version that it is about.
+    version: String,
+    notice: ReleaseNotice,
 }
 
 /// A release as it stands, for pages and metrics.
@@ -92,6 +114,7 @@ impl Judge {
     ) -> io::Result<Arc<Self>> {
         let judge = Arc::new(Self {
             in_force,
+            config: Arc::clone(&config),
             trips,
             webhook,
             bell,
@@ -151,11 +174,29 @@ impl Judge {
         self.docket().get(service)?.case.clone()
     }
 
+    /// How long it takes after the beginning of a release until others are known to judge it.
+    fn acquainted(&self) -> Duration {
+        match &self.config.load().store {
+            Store::Redis(settings) if settings.fleet.heartbeat.is_some() => ACQUAINTED,
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Tells people what is due, if that is up to this gateway.
+    fn tell_people(&self, service: &ServiceName, untold: &mut Vec<UntoldNotice>, now: Instant) {
+        let own = self.trips.node();
+        for it in untold.extract_if(.., |it| it.due <= now) {
+            if self.others.is_first((service, &it.version), &own, now) {
+                self.webhook.tell(it.notice);
+            }
+        }
+    }
+
     /// Whether a release is under way of which anything was counted.
     fn has_evidence(&self) -> bool {
         let docket = self.docket();
-        let mut cases = docket.values().filter_map(|it| it.case.as_ref());
-        cases.any(Case::has_evidence)
+        let mut counted = docket.values().filter_map(|it| it.counted);
+        counted.any(|it| it.elapsed() < LISTENING)
     }
 
     fn docket(&self) -> MutexGuard<'_, BTreeMap<ServiceName, Entry>> {
@@ -194,7 +235,8 @@ impl Judge {
         let (pools, lists) = (service.pools(), service.lists());
         let settings = &pools.settings().verdict;
         let Some(units) = pools.units().filter(|_| settings.is_on()) else {
-            entry.case = None;
+            (entry.case, entry.counted) = (None, None);
+            entry.untold.clear();
             return entry.rung.take().is_some();
         };
         let is_list = !lists.gray.is_of_everybody();
@@ -218,6 +260,7 @@ impl Judge {
                 }
                 let case = Case::new(release, wall, settings, is_list, &mut entry.habits);
                 tell_of_beginning(service, &case);
+                entry.begun = Some(now);
                 other.insert(case)
             }
         };
@@ -229,22 +272,31 @@ impl Judge {
         let taken_back = taken_back.filter(|_| has_peer_up(pools, PoolName::Prod));
         for turn in turns {
             tell(service, case, &turn);
-            // Of a version that is taken back, people are told that.
-            let is_told = taken_back.is_some() || service.is_tripped();
-            if !is_told
-                && self
-                    .others
-                    .is_first((service.name(), case.release()), &self.trips.node(), now)
-            {
-                let notice = notice(service.name(), case, &turn.judged);
-                notice.into_iter().for_each(|it| self.webhook.tell(it));
-            }
+            let notice = notice(service.name(), case, &turn.judged);
+            entry.untold.extend(notice.map(|notice| {
+                UntoldNotice {
+                    due: entry
+                        .begun
+                        .map_or(now, |it| now.max(it + self.acquainted())),
+                    version: version_of(case.release()).to_owned(),
+                    notice,
+                }
+            }));
         }
+        // Of a version that is taken back, people are told that.
+        let is_told = taken_back.is_some() || service.is_tripped();
+        entry
+            .untold
+            .retain(|it| !is_told && it.version == version_of(case.release()));
+        self.tell_people(service.name(), &mut entry.untold, now);
         if let Some((ground, judged)) = taken_back
             && !service.is_tripped()
         {
             let trip = trip(service, case, ground, judged, (self.trips.node(), wall));
             self.trips.trip(service.name(), trip);
+        }
+        if case.has_evidence() {
+            entry.counted = Some(now);
         }
         let told = case.told();
         let is_news = entry.rung.as_ref().is_none_or(|it| told.differs_much(it));
@@ -253,13 +305,6 @@ impl Judge {
         }
         is_news
     }
-}
-
-/// The digest of `pre`, of a release.
-fn version_of(release: &str) -> &str {
-    release
-        .split_once('/')
-        .map_or(release, |(version, _)| version)
 }
 
 /// What was counted since the last look.

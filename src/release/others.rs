@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::case::version_of;
 use crate::config::{Config, Store};
 use crate::fleet::node::NodeVerdict;
 use crate::fleet::nodes::{FleetLook, Nodes};
@@ -19,6 +20,10 @@ use crate::snapshot::Published;
 
 /// Between two readings.
 const PERIOD: Duration = Duration::from_secs(1);
+
+/// So long what was read counts at least, whatever the time between two heartbeats: until the next reading,
+/// though that may be late.
+const SPELL: Duration = Duration::from_secs(3);
 
 /// A reading may take as long, and the next one waits as long after one that has failed.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -51,18 +56,19 @@ impl Others {
         of_service.map(|(_, it)| it.clone()).collect()
     }
 
-    /// Whether of all gateways that judge this `release`, the one called `own` has the first name: what all
-    /// of them find, it tells people.
+    /// Whether of all gateways that judge this `version`, the one called `own` has the first name: what all
+    /// of them find, it tells people. Who has told of an earlier step of it will judge this one, too.
     pub(super) fn is_first(
         &self,
-        (service, release): (&ServiceName, &str),
+        (service, version): (&ServiceName, &str),
         own: &str,
         now: Instant,
     ) -> bool {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut before = all.iter().filter(|it| now < it.until && *it.name < *own);
-        let judges =
-            |(name, it): &(String, NodeVerdict)| name == service.as_str() && it.release == release;
+        let judges = |(name, it): &(String, NodeVerdict)| {
+            name == service.as_str() && version_of(&it.release) == version
+        };
         !before.any(|it| it.verdicts.iter().any(judges))
     }
 }
@@ -123,7 +129,7 @@ fn heard(look: &FleetLook, own: &str, now: Instant) -> Vec<HeardVerdicts> {
             verdicts: verdicts
                 .map(|(name, it)| (name.clone(), it.clone()))
                 .collect(),
-            until: now + it.left?,
+            until: now + it.left?.max(SPELL),
         })
     });
     told.collect()
