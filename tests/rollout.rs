@@ -134,7 +134,7 @@ fn told(verb: &str, share: &str) -> (String, String) {
 fn steps_are_taken_one_after_the_other_up_to_the_promotion() {
     let ground = Ground::new();
     let gateways = ["a", "b"].map(|it| ground.gateway(it));
-    let pre = ground.list("pre");
+    let (pre, prod) = (ground.list("pre"), ground.list("prod"));
     ground.start(
         "1,5%,50",
         "1s",
@@ -172,7 +172,8 @@ fn steps_are_taken_one_after_the_other_up_to_the_promotion() {
     // It is over for good, and what it has promoted is rolled back like any other promotion.
     assert!(ground.refused(&["rollout", "resume"]).contains("is done"));
     ground.done(&["rollback", "--yes"]);
-    assert_eq!(ground.list("gray"), ["percent:50:cookie:uid"]);
+    assert_eq!(ground.list("gray"), Vec::<String>::new());
+    assert_eq!(ground.list("prod"), prod);
 }
 
 #[test]

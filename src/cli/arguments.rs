@@ -382,7 +382,7 @@ pub(crate) enum ReleaseAction {
         #[command(flatten)]
         flags: VerbFlags,
     },
-    /// Take the new version back: gray is emptied; right after a promotion, the lists are as before it
+    /// Take the new version back: gray is emptied; or, right after a promotion, the lists are as before it
     Rollback {
         /// The lists as they were before this change of the history
         #[arg(long, value_name = "N")]

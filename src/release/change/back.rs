@@ -1,6 +1,7 @@
 //! `rollback` and `undo`: what was there before.
 
 use super::basis::{Edit, STAGE, WantedChange, Work, parsed, parts};
+use super::stage::without_share;
 use crate::lists::{ByList, ListName};
 use crate::release::history::{Before, ChangeRecord, ChangedList};
 use crate::store::Entries;
@@ -8,7 +9,7 @@ use crate::store::Entries;
 /// Above this many entries a list is not written anew where some of it will do.
 const FEW: usize = 1000;
 
-/// The release is taken back: right after a promotion, by the lists of before; otherwise nobody is gray.
+/// The release is taken back: nobody is gray; or, right after a promotion, by the lists of before.
 pub(super) fn rollback(work: &Work<'_>, to: Option<u64>) -> Result<WantedChange, String> {
     if let Some(number) = to {
         return to_number(work, number);
@@ -18,10 +19,34 @@ pub(super) fn rollback(work: &Work<'_>, to: Option<u64>) -> Result<WantedChange,
         && last.verb == "promote"
         && last.after == work.lists.digest.to_string()
     {
-        let before = kept(last)?;
-        return Ok(restored(work, last, before));
+        return promoted_back(work, last);
     }
     emptied(work)
+}
+
+/// The lists of before a promotion, without the share of the release: its clients may have been everybody,
+/// and it is what is taken back.
+fn promoted_back(work: &Work<'_>, promotion: &ChangeRecord) -> Result<WantedChange, String> {
+    let before = kept(promotion)?;
+    let mut wanted = restored(work, promotion, before);
+    let share = before.stage.as_ref().and_then(|it| it["share"].as_str());
+    let (Some(share), None) = (share, &work.terms.gray_of) else {
+        return Ok(wanted);
+    };
+    if let Edit::All(new) | Edit::Some { new, .. } = &mut wanted.edits.gray {
+        new.retain(|it| it != share.as_bytes());
+        if new.is_empty() && work.found.lists.gray.entries.is_empty() {
+            wanted.edits.gray = Edit::None;
+        }
+    }
+    if let Some(state) = &mut wanted.state {
+        without_share(state);
+    }
+    let number = promotion.number;
+    wanted.notes.push(format!(
+        "nobody gets pre by {share}; `graygate rollback --to {number}` brings that as well"
+    ));
+    Ok(wanted)
 }
 
 /// Nobody is gray.
@@ -29,16 +54,18 @@ pub(super) fn emptied(work: &Work<'_>) -> Result<WantedChange, String> {
     work.must_own_gray()?;
     if work.found.lists.gray.entries.is_empty() {
         return Ok(WantedChange {
-            notes: vec!["gray is empty: nobody gets pre".to_owned()],
+            notes: vec![
+                "gray is empty: nobody gets pre; `graygate rollback --to N` takes back what an earlier change \
+                 has done, by the numbers of `graygate history`"
+                    .to_owned(),
+            ],
             ..WantedChange::default()
         });
     }
     let mut wanted = WantedChange::default();
     wanted.edits.gray = Edit::emptied();
     let mut state = work.next_state();
-    if let Some(stage) = state.get_mut(STAGE).and_then(|it| it.as_object_mut()) {
-        stage.remove("share");
-    }
+    without_share(&mut state);
     wanted.state = Some(state);
     Ok(wanted)
 }

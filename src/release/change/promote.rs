@@ -1,6 +1,7 @@
 //! `promote`: what is in `pre` is what everybody gets.
 
-use super::basis::{Edit, STAGE, WantedChange, Work};
+use super::basis::{Edit, WantedChange, Work};
+use super::stage::without_release;
 use crate::lists::ListName;
 use crate::store::Entries;
 
@@ -49,7 +50,7 @@ pub(super) fn promote(work: &Work<'_>, swap: bool, force: bool) -> Result<Wanted
         wanted.asks.push(ask);
     }
     let mut state = work.next_state();
-    state.remove(STAGE);
+    without_release(&mut state);
     wanted.state = Some(state);
     Ok(wanted)
 }

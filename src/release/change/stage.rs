@@ -3,7 +3,7 @@
 //! A release is what is in `pre`. Its share is one entry, `percent:…`, which the state of the release names;
 //! the first stage of another release deals anew whom a share has, by another salt.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::basis::{Edit, STAGE, WantedChange, Work};
 use crate::lists::{GrayEntry, gray_entry};
@@ -97,10 +97,14 @@ impl StagedShare {
 
     /// How it is dealt, as it stands behind the number.
     fn suffix(&self) -> &str {
-        let share = self.canonical.split(" note=").next().unwrap_or_default();
-        let share = share.strip_prefix("percent:").unwrap_or(share);
-        share.find(':').map_or("", |at| &share[at..])
+        suffix(&self.canonical)
     }
+}
+
+fn suffix(canonical: &str) -> &str {
+    let share = canonical.split(" note=").next().unwrap_or_default();
+    let share = share.strip_prefix("percent:").unwrap_or(share);
+    share.find(':').map_or("", |at| &share[at..])
 }
 
 /// True if this share is on the list, as it is spelled there canonically.
@@ -169,10 +173,12 @@ pub(super) fn stage(
         // Somebody has begun by hand: whoever is in the share stays in it.
         None => current.is_empty(),
     };
-    let suffix = match (by, current.first()) {
-        (Some(by), _) => by.suffix(),
-        (None, Some(before)) => before.suffix().to_owned(),
-        (None, None) => String::new(),
+    let before = word("share").or_else(|| word("before"));
+    let suffix = match (by, current.first(), before) {
+        (Some(by), ..) => by.suffix(),
+        (None, Some(before), _) => before.suffix().to_owned(),
+        (None, None, Some(before)) => suffix(before).to_owned(),
+        (None, None, None) => String::new(),
     };
     let text = format!("percent:{}{suffix}", percent(share));
     let entry = gray_entry(&text).map_err(|why| format!("{text}: {why}"))?;
@@ -231,9 +237,24 @@ fn taken_away(
         new: Vec::new(),
     };
     let mut state = work.next_state();
-    if let Some(stage) = state.get_mut(STAGE).and_then(Value::as_object_mut) {
-        stage.remove("share");
-    }
+    without_share(&mut state);
     wanted.state = Some(state);
     wanted
+}
+
+/// The release has no share any more. How that was dealt is kept for the next one.
+pub(super) fn without_share(state: &mut Map<String, Value>) {
+    if let Some(stage) = state.get_mut(STAGE).and_then(Value::as_object_mut)
+        && let Some(share) = stage.remove("share")
+    {
+        stage.insert("before".to_owned(), share);
+    }
+}
+
+/// The release is over. How its share was dealt is kept for the next one.
+pub(super) fn without_release(state: &mut Map<String, Value>) {
+    without_share(state);
+    if let Some(stage) = state.get_mut(STAGE).and_then(Value::as_object_mut) {
+        stage.retain(|name, _| name == "before");
+    }
 }

@@ -299,6 +299,33 @@ fn a_promotion_and_what_takes_it_back() {
         },
     );
     assert_eq!(texts(&swapped, ListName::Pre), ["p1 weight=2"]);
+    // The share of the release does not come back with the servers, whoever was in it.
+    let staged = done(
+        &found(&["10.0.0.1"], &["n"], &["p"]),
+        &Verb::Stage(10_000, None),
+    );
+    let promoted = done(&staged, &PROMOTE);
+    let back = done(&promoted, &Verb::Rollback(None));
+    let servers = ["n", "p"].map(|it| vec![it.to_owned()]);
+    assert_eq!(all(&back)[0], ["10.0.0.1"]);
+    assert_eq!(all(&back)[1..], servers);
+    assert_eq!(all(&done(&promoted, &Verb::Undo)), all(&staged));
+    assert_eq!(all(&done(&back, &Verb::Undo)), all(&promoted));
+    let staged = done(&found(&[], &["n"], &["p"]), &Verb::Stage(500, None));
+    let back = done(&done(&staged, &PROMOTE), &Verb::Rollback(None));
+    assert_eq!(all(&back)[0], Vec::<String>::new());
+    // And is dealt as it was when it comes again.
+    let by = Some(ShareBy::Cookie("uid".to_owned()));
+    let staged = done(&found(&[], &["n"], &["p"]), &Verb::Stage(500, by));
+    for back in [Verb::Rollback(None), Verb::Stage(0, None)] {
+        let again = done(&done(&staged, &back), &Verb::Stage(2_500, None));
+        assert_eq!(texts(&again, ListName::Gray), ["percent:25:cookie:uid"]);
+        assert_eq!(again.salt, staged.salt);
+    }
+    let mut next = done(&staged, &PROMOTE);
+    next.lists.pre.entries = ["n2"].iter().collect();
+    let next = done(&next, &Verb::Stage(100, None));
+    assert_eq!(texts(&next, ListName::Gray), ["percent:1:cookie:uid"]);
     // Later, a rollback is about the release of then.
     let staged = done(&swapped, &Verb::Stage(500, None));
     let back = done(&staged, &Verb::Rollback(None));
