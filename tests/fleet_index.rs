@@ -6,7 +6,7 @@
 mod support;
 
 use nix::sys::signal::Signal;
-use support::{DEADLINE, Gateway, Redis, Setup, acl_in_the_docs, run_to_exit, wait_until};
+use support::{DEADLINE, Gateway, Redis, Setup, run_to_exit, wait_until};
 
 const INDEX: &str = "graygate:nodes";
 const WRITTEN: &str = "graygate_fleet_heartbeats_total{outcome=\"written\"}";
@@ -256,8 +256,7 @@ fn what_was_known_at_the_deadline_is_told() {
 #[test]
 fn the_rights_that_the_docs_name_are_enough_for_the_index() {
     let redis = lists();
-    let acl = acl_in_the_docs();
-    redis.cli(&acl.iter().map(String::as_str).collect::<Vec<_>>());
+    redis.allow_as_in_the_docs("graygate", 0);
     redis.cli(&["SET", "gray", "x"]);
     let url = format!("redis://graygate:password@{}", redis.address());
     let mut gateway = setup(&url, "a").start();

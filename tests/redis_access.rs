@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex};
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use support::{
-    DEADLINE, Gateway, Redis, ScriptedRedis, Sentinel, Setup, free_address, run_to_exit, texts,
-    wait_until,
+    DEADLINE, Gateway, Origin, Redis, ScriptedRedis, Sentinel, Setup, free_address, run_to_exit,
+    texts, wait_until,
 };
 
 /// What a program has said on both ways.
@@ -503,4 +503,33 @@ fn a_connection_that_is_cut_again_and_again_is_told_once() {
         assert_eq!(gateway.stderr.count(event), times, "{all:?}");
     }
     assert!(gateway.stderr.count("heartbeat-failed") <= 1);
+}
+
+#[test]
+fn a_gateway_that_only_reads_needs_the_rights_that_the_docs_name_and_asks_for_no_more() {
+    let redis = Redis::start();
+    redis.cli(&["CONFIG", "SET", "notify-keyspace-events", "KA"]);
+    redis.allow_as_in_the_docs("reader", 0);
+    let (pre, prod) = Origin::pre_and_prod();
+    redis.push_peers(&pre, &prod);
+    let setup = Setup::new()
+        .redis(format!("redis://reader:password@{}/0", redis.address()))
+        .set("redis.heartbeat", "off")
+        // What is read is read for its being announced.
+        .set("redis.check_interval", "1h");
+    let gateway = setup.start();
+    gateway.wait_served("127.0.0.5", "prod", DEADLINE);
+    redis.push("gray", &[&"127.0.0.5", &"percent:0"]);
+    gateway.wait_served("127.0.0.5", "pre", DEADLINE);
+    redis.cli(&["SET", "graygate:salt", "another"]);
+    gateway.wait_for_lists("the salt", |it| it["salt"]["from"] != "settings");
+    redis.cli(&["SET", "graygate:tripped", "it breaks"]);
+    gateway.wait_served("127.0.0.5", "prod", DEADLINE);
+    redis.cli(&["DEL", "graygate:tripped"]);
+    gateway.wait_served("127.0.0.5", "pre", DEADLINE);
+    for word in ["NOPERM", "refused"] {
+        assert_eq!(gateway.stderr.count(word), 0, "{:?}", gateway.stderr.all());
+    }
+    let denied: Vec<redis::Value> = redis::from_redis_value(redis.cli(&["ACL", "LOG"])).unwrap();
+    assert!(denied.is_empty(), "{denied:?}");
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
-use support::{DEADLINE, Origin, Redis, Setup, Site, acl_in_the_docs, run_to_exit};
+use support::{DEADLINE, Origin, Redis, Setup, Site, run_to_exit};
 
 /// The servers and their versions, as far as they matter.
 const SERVERS: [(&str, &str); 3] = [
@@ -100,9 +100,7 @@ fn every_server_tells_of_changes_in_every_way() {
 fn on_every_server_the_rights_that_the_docs_name_are_enough() {
     for (name, _) in SERVERS {
         let redis = Redis::start_program(&program(name), &[]);
-        let arguments = acl_in_the_docs();
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        redis.cli(&arguments);
+        redis.allow_as_in_the_docs("graygate", 0);
         let (pre, prod) = Origin::pre_and_prod();
         redis.push_peers(&pre, &prod);
         let url = format!("redis://graygate:password@{}/0", redis.address());

@@ -306,32 +306,10 @@ fn wait_for_within<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Opt
     found.unwrap()
 }
 
-/// The arguments of the two commands in docs/redis.md that make a user for a gateway: with all that it can
-/// use, and what it needs besides to carry rollouts on.
-#[track_caller]
-fn acls_in_the_docs() -> [Vec<String>; 2] {
-    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/redis.md");
-    let page = std::fs::read_to_string(page).unwrap();
-    let mut all = page.split("redis-cli ACL SETUSER graygate ").skip(1);
-    [(); 2].map(|()| {
-        let (command, _) = all.next().unwrap().split_once("\n```").unwrap();
-        let words = command.split_whitespace().filter(|it| *it != "\\");
-        let words = words.map(|it| it.trim_matches('\'').replace("\\|", "|"));
-        let first = ["ACL", "SETUSER", "graygate"].map(str::to_owned);
-        first.into_iter().chain(words).collect()
-    })
-}
-
 #[test]
 fn a_gateway_needs_the_rights_that_the_docs_name_and_leaves_it_to_another_without_them() {
     let ground = Ground::new();
-    let [may_read, may_lead] = acls_in_the_docs();
-    let allow = |words: &[String]| {
-        ground
-            .redis
-            .cli(&words.iter().map(String::as_str).collect::<Vec<_>>());
-    };
-    allow(&may_read);
+    ground.redis.allow_as_in_the_docs("graygate", 0);
     let url = format!("redis://graygate:password@{}/0", ground.redis.address());
     let gateway = ground.gateway_at("a", url);
     ground.start("1,2", "1s", &["--without-verdict"]);
@@ -348,7 +326,7 @@ fn a_gateway_needs_the_rights_that_the_docs_name_and_leaves_it_to_another_withou
     });
     drop(other);
     ground.done(&["rollback"]);
-    allow(&may_lead);
+    ground.redis.allow_as_in_the_docs("graygate", 1);
     ground.start("1,2", "1s", &["--without-verdict", "--promote"]);
     wait_until("it does all of it itself", limit, || {
         ground.rollout()["course"] == "done"

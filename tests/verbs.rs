@@ -566,26 +566,12 @@ fn in_a_cluster_all_keys_of_a_service_are_in_one_slot() {
     assert_eq!(desk.history().len(), 2);
 }
 
-/// The arguments of `redis-cli` in docs/redis.md that make a user for an operator.
-#[track_caller]
-fn operator_in_the_docs() -> Vec<String> {
-    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/redis.md");
-    let page = std::fs::read_to_string(page).unwrap();
-    let (_, command) = page.split_once("redis-cli ACL SETUSER operator ").unwrap();
-    let (command, _) = command.split_once("\n```").unwrap();
-    let words = command.split_whitespace().filter(|it| *it != "\\");
-    let words = words.map(|it| it.trim_matches('\'').to_owned());
-    let first = ["ACL", "SETUSER", "operator"].map(str::to_owned);
-    first.into_iter().chain(words).collect()
-}
-
 #[test]
 fn an_operator_needs_the_rights_that_the_docs_name() {
     let redis = Redis::start();
     redis.push("pre", &[&"127.0.2.1"]);
     redis.push("prod", &[&"127.0.2.2"]);
-    let acl = operator_in_the_docs();
-    redis.cli(&acl.iter().map(String::as_str).collect::<Vec<_>>());
+    redis.allow_as_in_the_docs("operator", 0);
     let url = format!("redis://operator:password@{}/0", redis.address());
     let desk = Desk::with(Setup::new().redis(url));
     for words in [

@@ -66,7 +66,7 @@ pub(crate) use ports::{
     ended_from, free_address, listening_ports, on_the_way_from, unread_at, unread_from,
 };
 pub(crate) use process::allow_descriptors;
-pub(crate) use redis::{Redis, acl_in_the_docs};
+pub(crate) use redis::Redis;
 pub(crate) use relay::Relay;
 pub(crate) use resolver::Resolver;
 pub(crate) use scripted::{ScriptedRedis, texts};

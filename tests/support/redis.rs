@@ -231,24 +231,28 @@ impl Redis {
         command.extend(entries.iter().map(String::as_str));
         self.cli(&command);
     }
+
+    /// Gives this user the rights that a command in docs/redis.md gives, the first one there (0) or a later.
+    #[track_caller]
+    pub(crate) fn allow_as_in_the_docs(&self, user: &str, which: usize) {
+        // Read when it is needed, so that an edit of the page compiles no test anew.
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/redis.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let begin = format!("redis-cli ACL SETUSER {user} ");
+        let command = page.split(&begin).nth(which + 1);
+        let command = command.and_then(|it| it.split_once("\n```")).unwrap().0;
+        // As a shell takes them.
+        let words = command.split_whitespace().filter(|it| *it != "\\");
+        let words = words.map(|it| it.trim_matches('\'').replace(r"\|", "|"));
+        let words: Vec<String> = words.collect();
+        let words = words.iter().map(String::as_str);
+        let all: Vec<&str> = ["ACL", "SETUSER", user].into_iter().chain(words).collect();
+        self.cli(&all);
+    }
 }
 
 impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// The arguments of `redis-cli` in docs/redis.md that make a user for the gateway.
-#[track_caller]
-pub(crate) fn acl_in_the_docs() -> Vec<String> {
-    // Read when it is needed, so that an edit of the page compiles no test anew.
-    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/redis.md");
-    let page = std::fs::read_to_string(page).unwrap();
-    let (_, command) = page.split_once("redis-cli ACL ").unwrap_or_default();
-    let (command, _) = command.split_once("\n```").unwrap_or_default();
-    let words = command.split_whitespace().filter(|it| *it != "\\");
-    // As a shell takes them.
-    let words = words.map(|it| it.trim_matches('\'').replace(r"\|", "|"));
-    ["ACL".to_owned()].into_iter().chain(words).collect()
 }
