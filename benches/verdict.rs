@@ -105,7 +105,7 @@ const HEALTHY: &[Kind] = &[
         per_second: 1.0,
         ..any(random)
     }),
-    ("10 a second", 1800, any),
+    ("10 a second", 1600, any),
     ("1,000 a second, 20 s", 300, |random| World {
         per_second: 1000.0,
         clients: one_of(&[20_000, 200_000], random),
@@ -124,6 +124,17 @@ const HEALTHY: &[Kind] = &[
         broken: 0.01,
         seconds: 6 * 3600,
         ..World::healthy()
+    }),
+    ("an outage every 6 minutes for an hour", 200, |random| {
+        World {
+            share: one_of(&[0.1, 0.25, 0.5], random),
+            rate: 0.0001 * 100.0_f64.powf(random.f64()),
+            clients: one_of(&[300, 1000, 5000], random),
+            broken: one_of(&[0.0, 0.01, 0.05], random),
+            drift: Drift::Outages(one_of(&[0.3, 1.0], random), 60, 360),
+            seconds: 3600,
+            ..World::healthy()
+        }
     }),
     ("a list, truly twice the odds", 500, |random| World {
         odds: 2.0,
@@ -369,6 +380,13 @@ fn others(plan: &Plan) {
         ("after a day, 1,000 clients, 20 of each", |it| World {
             onset: 86_400 + 150,
             seconds: it.seconds + 86_400 + 150,
+            clients: 1000,
+            ..it
+        }),
+        ("3 min. after an outage that all clients had", |it| World {
+            drift: Drift::Outages(1.0, 120, 600),
+            onset: 600 + 120 + 180,
+            seconds: it.seconds.min(250) + 900,
             clients: 1000,
             ..it
         }),

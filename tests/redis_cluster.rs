@@ -228,6 +228,83 @@ fn a_held_change_is_accepted_by_a_key_of_another_slot() {
     assert_eq!(gateway.stderr.count("lists-unreadable"), 0);
 }
 
+/// Has the gateway find that every answer of `pre` is a failure.
+#[track_caller]
+fn find_worse(gateway: &Gateway) {
+    let mut number = 0;
+    wait_until("taken back", DEADLINE, || {
+        let mut client = gateway.connect();
+        for _ in 0..20 {
+            number += 1;
+            for net in [1, 2] {
+                let (high, low) = (number / 250, number % 250 + 1);
+                client.ask(format!(
+                    "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 10.{net}.{high}.{low}\r\n\r\n"
+                ));
+            }
+        }
+        gateway.metric("graygate_tripped") == 1.0
+    });
+}
+
+#[test]
+fn a_trip_is_everybodys_where_its_keys_are_in_the_slot_of_the_lists_and_says_so_where_not() {
+    let site = Site::start();
+    let failing = Origin::saying(*b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n");
+    site.cluster.run(&["RPUSH", "{gg}gray", "10.1.0.0/16"]);
+    let enforcing = |node: &str, edit: &dyn Fn(Setup) -> Setup| {
+        site.gateway(SEED, |it| {
+            let it = it.set("redis.node", node).set("verdict.mode", "enforce");
+            let it = it.set("gateway.trusted_proxies", "127.0.0.0/30");
+            edit(it.set("upstream.max_fails", 0))
+        })
+    };
+    let together = |it: Setup| {
+        let it = it.set("redis.tripped_key", "{gg}tripped");
+        it.set("redis.release_key", "{gg}release")
+    };
+    let apart = enforcing("apart", &|it| it);
+    let (one, other) = (enforcing("one", &together), enforcing("other", &together));
+    let serves = |gateway: &Gateway, name: &str| gateway.wait_served("127.0.0.5", name, DEADLINE);
+    // A key elsewhere is read where it is: by hand, it holds.
+    site.cluster.run(&["SET", "graygate:tripped", "stop"]);
+    serves(&apart, "prod");
+    serves(&one, "pre");
+    site.cluster.run(&["DEL", "graygate:tripped"]);
+    serves(&apart, "pre");
+    // What a gateway finds is written with what it knows of the lists, or not at all.
+    site.cluster
+        .run(&["RPUSH", "{gg}pre", &failing.to_string()]);
+    site.cluster
+        .run(&["LREM", "{gg}pre", "0", &site.origins[0].to_string()]);
+    for gateway in [&apart, &one, &other] {
+        gateway.wait_for_lists("the failing one", |it| {
+            it["pre"]["count"] == 1 || it["generation"] != 0
+        });
+    }
+    find_worse(&apart);
+    let line = apart.wait_for_log("trip-unwritten");
+    assert!(
+        line.contains("give tripped_key, release_key and the lists one hash tag"),
+        "{line}"
+    );
+    serves(&apart, "prod");
+    assert_eq!(one.metric("graygate_tripped"), 0.0);
+    find_worse(&one);
+    one.wait_for_log("trip-written");
+    serves(&other, "prod");
+    // Deleted, it begins anew for both.
+    site.cluster.run(&["DEL", "{gg}tripped"]);
+    other.wait_for_log("trip-reset");
+    wait_until("another epoch is written", DEADLINE, || {
+        site.cluster.run(&["EXISTS", "{gg}release"]) == redis::Value::Int(1)
+    });
+    for gateway in [&apart, &one, &other] {
+        assert_eq!(gateway.stderr.count("lists-unreadable"), 0);
+    }
+    assert_eq!(one.stderr.count("epoch-unwritten"), 0);
+}
+
 #[test]
 fn a_failover_is_followed_whether_it_was_asked_for_or_not() {
     let mut site = Site::start();

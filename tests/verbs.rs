@@ -360,6 +360,66 @@ fn a_promotion_waits_for_servers_and_gateways() {
     other.signal(nix::sys::signal::Signal::SIGCONT);
 }
 
+/// Has this gateway find that every answer of `pre` is a failure.
+#[track_caller]
+fn find_worse(gateway: &Gateway) {
+    let mut number = 0;
+    wait_until("worse", DEADLINE, || {
+        let mut client = gateway.connect();
+        for _ in 0..20 {
+            number += 1;
+            for net in [1, 2] {
+                let (high, low) = (number / 250, number % 250 + 1);
+                client.ask(format!(
+                    "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 10.{net}.{high}.{low}\r\n\r\n"
+                ));
+            }
+        }
+        gateway.stderr.count("verdict-worse") > 0
+    });
+}
+
+#[test]
+fn a_promotion_is_refused_while_any_gateway_doubts_the_new_version() {
+    let (pre, prod) = (
+        Origin::saying(*b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n"),
+        Origin::named("prod"),
+    );
+    for heartbeat in ["300ms", "off"] {
+        let redis = Redis::start();
+        redis.push_peers(&pre, &prod);
+        redis.push("gray", &[&"10.1.0.0/16"]);
+        let start = |node: &str| {
+            let setup = Setup::new().redis(redis.url()).set("redis.node", node);
+            let setup = setup.set("gateway.trusted_proxies", "127.0.0.0/8");
+            let setup = setup.set("redis.heartbeat", heartbeat);
+            setup.set("upstream.max_fails", 0).start()
+        };
+        let (one, other) = (start("gw-a"), start("gw-b"));
+        let doubts = match heartbeat {
+            // Without heartbeats only the gateway here can be asked.
+            "off" => {
+                find_worse(&one);
+                "the gateway here says worse"
+            }
+            _ => {
+                find_worse(&other);
+                "gw-b says worse"
+            }
+        };
+        let desk = Desk::beside(&one);
+        let why = wait_for("it is known", || {
+            let why = desk.refused(&["promote", "--yes"]);
+            why.contains("the verdict speaks against it").then_some(why)
+        });
+        assert!(why.contains(doubts) && why.contains("--force"), "{why}");
+        assert_eq!(redis.cli(&["LLEN", "pre"]), redis::Value::Int(1));
+        desk.done(&["promote", "--force", "--yes"]);
+        assert_eq!(redis.cli(&["LLEN", "pre"]), redis::Value::Int(0));
+        other.end();
+    }
+}
+
 #[test]
 fn of_two_at_the_same_moment_neither_is_lost() {
     let redis = Redis::start();

@@ -5,16 +5,20 @@
 //! A second is a block, so tests wait for what the page says.
 
 // Helpers outside of the tests fail by unwrapping, too.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use support::{Client, DEADLINE, Gateway, Origin, Redis, Setup, ok, run_to_exit, wait_until};
+use support::{
+    Client, DEADLINE, Gateway, Origin, Redis, Relay, Setup, ok, poll, run_to_exit, wait_for,
+    wait_until,
+};
 
 /// Clients in one round, of each version.
 const CLIENTS: usize = 40;
@@ -414,6 +418,57 @@ fn two_gateways_on_one_redis_add_up_what_they_have_seen() {
 }
 
 #[test]
+fn a_gateway_of_an_older_version_in_the_fleet_disturbs_nobody() {
+    let (pre, prod) = (Version::new(), Version::new());
+    let redis = Redis::start();
+    redis.push("gray", &[&GRAY]);
+    redis.push_peers(&pre.origin, &prod.origin);
+    let gateway = setup()
+        .redis(redis.url())
+        .set("redis.node", "new")
+        .set("verdict.mode", "enforce");
+    let gateway = gateway.start();
+    let digest = gateway.wait_for_lists("the lists", |it| it["generation"] != 0)["digest"].clone();
+    // What one has written that knows of no releases, and others that nobody has written.
+    let heartbeat = |node: &str, more: Value| {
+        let mut node = json!({
+            "node": node, "version": "0.1.0", "digest": digest, "generation": 4, "age_seconds": 0.1, "mode": "events",
+            "held": [], "instance": node, "pid": 1, "started_at": "", "ttl_ms": 600_000,
+        });
+        for (name, value) in more.as_object().unwrap() {
+            node[name] = value.clone();
+        }
+        let (name, text) = (node["node"].as_str().unwrap().to_owned(), node.to_string());
+        let key = format!("graygate:node:{name}");
+        redis.cli(&["SET", &key, &text, "PX", "600000"]);
+        redis.cli(&["ZADD", "graygate:nodes", "9999999999999", &name]);
+    };
+    heartbeat("a-old", json!({}));
+    let release = wait_for("a release", || {
+        verdict(&gateway)["release"].as_str().map(str::to_owned)
+    });
+    let sums: Vec<f64> = vec![50.0; 18];
+    let nonsense = json!({ "release": release, "sums": sums, "n": 5, "x": 1, "N": 9, "m": 1 });
+    heartbeat("b-odd", json!({ "verdicts": { "default": nonsense } }));
+    let short = json!({ "release": release, "sums": [1.0], "n": 5, "x": 1, "N": 9, "m": 1 });
+    heartbeat(
+        "c-later",
+        json!({ "verdicts": { "default": short, "shop": 7 } }),
+    );
+    let mut load = Load::of(&gateway, 0);
+    load_until("good enough", &gateway, &mut load, is("good-enough"));
+    assert_eq!(verdict(&gateway)["failing"]["pre_bad"], 0);
+    pre.fail_one_of(1);
+    load_until("taken back", &gateway, &mut load, is("tripped"));
+    let ini = gateway.path("graygate.ini");
+    wait_until("the fleet is shown", DEADLINE, || {
+        let output = run_to_exit(&["fleet", "-c", ini.to_str().unwrap()]);
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        said.contains("a-old") && said.contains("pre is taken back on 1 of 4 gateways: new")
+    });
+}
+
+#[test]
 fn what_is_found_worse_is_taken_back_on_all_gateways_where_that_is_enforced_and_begins_anew_by_a_reset()
  {
     let (pre, prod) = (Version::new(), Version::new());
@@ -485,6 +540,88 @@ fn what_is_found_worse_is_taken_back_on_all_gateways_where_that_is_enforced_and_
 }
 
 #[test]
+fn a_deleted_key_has_the_evidence_begin_anew_on_every_gateway_also_on_one_that_was_without_redis() {
+    let (pre, prod) = (Version::new(), Version::new());
+    let redis = Redis::start();
+    redis.push("gray", &[&GRAY]);
+    redis.push_peers(&pre.origin, &prod.origin);
+    let way = Relay::to(redis.address());
+    let urls = [
+        redis.url(),
+        redis.url(),
+        format!("redis://{}/0", way.address()),
+    ];
+    let [a, b, c] = [0, 1, 2].map(|at| {
+        let setup = setup()
+            .redis(&urls[at])
+            .set("redis.node", ["a", "b", "c"][at]);
+        let setup = setup
+            .set("redis.check_interval", "1s")
+            .set("redis.timeout", "1s");
+        setup.set("verdict.mode", "enforce").start()
+    });
+    let gateways = [&a, &b, &c];
+    for gateway in gateways {
+        wait_until("it has begun", DEADLINE, || state(gateway) == "nothing");
+    }
+    let release = |gateway: &Gateway| verdict(gateway)["release"].as_str().unwrap().to_owned();
+    let before = release(&a);
+    way.cut(true);
+    c.wait_for_log("lists-unreadable");
+    // What fails is taken back by each side for itself.
+    pre.fail_one_of(1);
+    let mut loads = [(&a, 0), (&b, 40), (&c, 80)].map(|(it, first)| Load::of(it, first));
+    wait_until("taken back", DEADLINE, || {
+        loads.iter_mut().for_each(Load::round);
+        gateways.iter().all(|it| state(it) == "tripped")
+    });
+    c.wait_for_log("trip-unwritten");
+    let trips = gateways.map(|it| it.stderr.count(" tripped "));
+    // It is mended, and somebody deletes the key and nothing else.
+    pre.fail_one_of(0);
+    redis.cli(&["DEL", "graygate:tripped"]);
+    for gateway in [&a, &b] {
+        gateway.wait_for_log("trip-reset");
+    }
+    wait_until("another epoch is written", DEADLINE, || {
+        redis.cli(&["EXISTS", "graygate:release"]) == redis::Value::Int(1)
+    });
+    way.cut(false);
+    let line = c.wait_for_log("trip-reset");
+    assert!(line.contains("the key was deleted"), "{line}");
+    wait_until("all judge the same release", DEADLINE, || {
+        loads.iter_mut().for_each(Load::round);
+        let all = gateways.map(release);
+        all[0] != before && all.iter().all(|it| *it == all[0])
+    });
+    // By none of the old evidence.
+    wait_until("good enough", DEADLINE, || {
+        loads.iter_mut().for_each(Load::round);
+        gateways
+            .iter()
+            .all(|it| state(it) == "good-enough" && verdict(it)["gateways"] == 3)
+    });
+    let bad = gateways.map(|it| verdict(it)["failing"]["pre_bad"].clone());
+    assert_eq!(bad, [0, 0, 0]);
+    assert_eq!(gateways.map(|it| it.stderr.count(" tripped ")), trips);
+    assert_eq!(
+        redis.cli(&["EXISTS", "graygate:tripped"]),
+        redis::Value::Int(0)
+    );
+    // One that comes later judges it with them.
+    let later = setup().redis(redis.url()).set("redis.node", "d").start();
+    wait_until("it judges the same", DEADLINE, || {
+        verdict(&later)["release"] == verdict(&a)["release"]
+    });
+    // And it can be taken back again.
+    pre.fail_one_of(1);
+    wait_until("taken back again", DEADLINE, || {
+        loads.iter_mut().for_each(Load::round);
+        gateways.iter().all(|it| state(it) == "tripped")
+    });
+}
+
+#[test]
 fn nothing_is_taken_back_while_the_old_version_has_no_server_that_is_up() {
     let (pre, prod) = (Version::new(), Version::new());
     let setup = setup()
@@ -519,4 +656,223 @@ fn nothing_is_taken_back_while_the_old_version_has_no_server_that_is_up() {
     assert_eq!(state(&gateway), "worse");
     prod.is_sick.store(false, Ordering::Relaxed);
     load_until("taken back", &gateway, &mut load, is("tripped"));
+}
+
+/// One that answers after so many milliseconds; the request says whether it is one of ten.
+fn slow(usually: u64, one_of_ten: u64) -> Origin {
+    let asked = AtomicUsize::new(0);
+    Origin::answering(move |_| {
+        let number = asked.fetch_add(1, Ordering::Relaxed);
+        let millis = match number.is_multiple_of(10) {
+            true => one_of_ten,
+            false => usually,
+        };
+        std::thread::sleep(Duration::from_millis(millis));
+        ok("fine")
+    })
+}
+
+/// A request of so many clients of each version at once, for each path.
+fn ask_all(gateway: &Gateway, round: usize, paths: &[&str]) {
+    const AT_ONCE: usize = 6;
+    std::thread::scope(|scope| {
+        for at in 0..AT_ONCE {
+            scope.spawn(move || {
+                let mut client = gateway.connect();
+                let number = round * AT_ONCE + at;
+                let (high, low) = (number / 250, number % 250 + 1);
+                for path in paths {
+                    for net in [1, 2] {
+                        client.ask(format!(
+                            "GET {path} HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 10.{net}.{high}.{low}\r\n\r\n"
+                        ));
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_version_that_is_slow_is_told_and_taken_back_where_that_is_wanted_but_not_in_its_first_30_seconds()
+ {
+    let (quick, late) = (slow(0, 0), slow(150, 150));
+    // Slower than prod, and faster than anybody minds; as slow as one in ten of prod.
+    let (decent, uneven, as_uneven) = (slow(25, 25), slow(0, 160), slow(70, 70));
+    let lists = format!(
+        "[gray]\n{GRAY}\n[pre]\n{late}\n[prod]\n{quick}\n\
+         [shop gray]\n{GRAY}\n[shop pre]\n{decent}\n[shop prod]\n{quick}\n\
+         [old gray]\n{GRAY}\n[old pre]\n{as_uneven}\n[old prod]\n{uneven}\n"
+    );
+    let setup = setup()
+        .set("gateway.workers", 2)
+        .set("service shop.paths", "/shop")
+        .set("service old.paths", "/old");
+    let begun = Instant::now();
+    let mut gateway = setup.file("lists", &lists).start();
+    let seen = |gateway: &Gateway| -> Vec<Value> {
+        let page: Value = serde_json::from_str(&gateway.admin_get("/verdict").1).unwrap();
+        page["services"].as_array().unwrap().clone()
+    };
+    let paths = ["/", "/shop", "/old"];
+    let mut round = 0;
+    loop {
+        round += 1;
+        ask_all(&gateway, round, &paths);
+        let seen = seen(&gateway);
+        if begun.elapsed() > Duration::from_secs(29) {
+            break;
+        }
+        for it in seen.iter().filter(|it| !it["slow"].is_null()) {
+            assert_eq!(it["slow"]["pre_units"], 0, "{it}");
+            assert_eq!(it["slow"]["prod_units"], 0, "{it}");
+        }
+    }
+    let mut all = Vec::new();
+    wait_until("slow", DEADLINE, || {
+        round += 1;
+        ask_all(&gateway, round, &paths);
+        all = seen(&gateway);
+        all[0]["slow"]["finding"] == "worse"
+    });
+    let took = begun.elapsed();
+    assert!(took > Duration::from_secs(30), "{took:?}");
+    let line = gateway.wait_for_log("verdict-worse");
+    assert!(line.contains("why=slow about=slowness pre="), "{line}");
+    assert_eq!(all[0]["state"], "worse", "{}", all[0]);
+    let (text, _) = command(&gateway, &["--service", "default"]);
+    assert!(text.contains("pre is slower\n"), "{text}");
+    // Of the others enough was seen.
+    wait_until("enough of the others", DEADLINE, || {
+        round += 1;
+        ask_all(&gateway, round, &paths[1..]);
+        all = seen(&gateway);
+        all[1..]
+            .iter()
+            .all(|it| it["slow"]["pre_units"].as_u64() > Some(40))
+    });
+    for it in &all[1..] {
+        assert_eq!(it["slow"]["pre_bad"], 0, "{it}");
+        assert_ne!(it["state"], "worse", "{it}");
+    }
+    // It was told, and nothing else.
+    assert_eq!(gateway.stderr.count(" tripped "), 0);
+    gateway.edit_ini(|it| it.set("verdict.slow", "enforce"));
+    gateway.signal(Signal::SIGHUP);
+    wait_until("taken back", DEADLINE, || state(&gateway) == "tripped");
+    let line = gateway.wait_for_log(" tripped ");
+    assert!(line.contains("why=\"slow\""), "{line}");
+    assert_eq!(gateway.stderr.count(" tripped "), 1);
+}
+
+/// How long it takes until a version is taken back of which all servers have died, at ten requests a second
+/// to it and ninety to the other one; and what the command has said before that.
+fn time_to_take_back_dead_servers(setup: Setup) -> (Duration, Vec<String>) {
+    let (pre, prod) = (
+        [(); 2].map(|()| Origin::named("pre")),
+        Origin::named("prod"),
+    );
+    let setup = setup
+        .one_worker()
+        .set("gateway.trusted_proxies", "127.0.0.0/8")
+        .set("verdict.mode", "enforce")
+        .lists(&[GRAY], &[&pre[0], &pre[1]], &[&prod]);
+    let gateway = setup.start();
+    let mut client = gateway.connect();
+    let (mut number, mut next) = (0, Instant::now());
+    let mut ask = |client: &mut Client| {
+        number += 1;
+        let mut requests = String::new();
+        for at in 0..10 {
+            let net = if at == 0 { 1 } else { 2 };
+            let (high, low) = (number / 20, 10 * (number % 20) + at + 1);
+            requests += &format!(
+                "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 10.{net}.{high}.{low}\r\n\r\n"
+            );
+        }
+        client.send(requests);
+        let first = client.response();
+        (1..10).for_each(|_| assert_eq!(client.response().text(), "prod"));
+        next += Duration::from_millis(100);
+        poll(
+            next.saturating_duration_since(Instant::now()),
+            || None::<()>,
+        );
+        first
+    };
+    wait_until("counted", DEADLINE, || {
+        assert_eq!(ask(&mut client).text(), "pre");
+        verdict(&gateway)["failing"]["pre_units"].as_u64() > Some(20)
+    });
+    drop(pre);
+    let died = Instant::now();
+    let mut said = Vec::new();
+    wait_until("taken back", Duration::from_secs(120), || {
+        ask(&mut client);
+        let seen = verdict(&gateway);
+        let text = command(&gateway, &[]).0;
+        let text = text.lines().next().unwrap().to_owned();
+        if seen["pre_out"] == true {
+            said.push(text);
+        }
+        seen["state"] == "tripped"
+    });
+    (died.elapsed(), said)
+}
+
+#[test]
+fn a_version_whose_servers_die_is_taken_back_by_the_few_requests_that_notice() {
+    for (fallback, limit) in [("on", 60), ("off", 10)] {
+        let setup = Setup::new().set("upstream.fallback", fallback);
+        let (took, said) = time_to_take_back_dead_servers(setup);
+        println!("fallback {fallback}: taken back after {took:?}");
+        assert!(took < Duration::from_secs(limit), "{took:?}");
+        let is_plain = |it: &String| {
+            it.starts_with("no server of pre is up; ") || it.starts_with("taken back: ")
+        };
+        assert!(!said.is_empty() && said.iter().all(is_plain), "{said:?}");
+    }
+}
+
+#[test]
+fn a_version_of_which_no_server_was_ever_up_is_said_to_be_out() {
+    let (pre, prod) = (Version::new(), Version::new());
+    pre.is_sick.store(true, Ordering::Relaxed);
+    let setup = setup()
+        .set("health pre.path", "/healthz")
+        .set("health pre.interval", "100ms")
+        .set("health pre.fall", 1);
+    let gateway = start(setup, &pre, &prod);
+    wait_until("it is out", DEADLINE, || {
+        verdict(&gateway)["pre_out"] == true
+    });
+    let mut load = Load::of(&gateway, 0);
+    load_until("it is judged", &gateway, &mut load, |it| {
+        !it["failing"].is_null()
+    });
+    let (text, _) = command(&gateway, &[]);
+    assert!(
+        text.starts_with("no server of pre is up; no request to pre"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_gateway_without_heartbeat_says_that_it_judges_by_itself() {
+    let (pre, prod) = (Version::new(), Version::new());
+    let redis = Redis::start();
+    redis.push("gray", &[&GRAY]);
+    redis.push_peers(&pre.origin, &prod.origin);
+    let setup = setup().redis(redis.url()).set("redis.heartbeat", "off");
+    let gateway = setup.start();
+    let mut load = Load::of(&gateway, 0);
+    load_until("good enough", &gateway, &mut load, is("good-enough"));
+    gateway.wait_for_log("verdict-by-itself");
+    let (text, _) = command(&gateway, &[]);
+    assert!(
+        text.contains(
+            "judges by what it sees itself, without the others: [redis] heartbeat is off\n"
+        ),
+        "{text}"
+    );
 }

@@ -121,6 +121,32 @@ fn half_of_all_requests_failing_is_found_within_ten_seconds() {
 }
 
 #[test]
+fn after_an_outage_that_all_clients_had_a_defect_is_found_as_soon_as_ever() {
+    let after_an_outage = |rate| World {
+        drift: Drift::Outages(1.0, 120, 300),
+        onset: 300 + 120 + 120,
+        seconds: 590,
+        clients: 1000,
+        ..worse(rate)
+    };
+    assert_found(10, &after_an_outage(0.5));
+    assert_found(
+        10,
+        &World {
+            gateways: Gateways::Sticky(10),
+            ..after_an_outage(0.5)
+        },
+    );
+    // A healthy one has outages as often as it likes.
+    assert_healthy(&World {
+        drift: Drift::Outages(0.5, 30, 200),
+        seconds: 1200,
+        broken: 0.01,
+        ..healthy()
+    });
+}
+
+#[test]
 fn one_in_twenty_failing_is_found_within_forty_seconds_at_any_time() {
     assert_found(40, &worse(0.05));
     assert_found(

@@ -7,16 +7,24 @@
 mod support;
 
 use std::fmt::Display;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use nix::sys::signal::Signal;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use support::{
-    DEADLINE, Gateway, Origin, Redis, Request, Setup, free_address, ok, run_to_exit, wait_until,
+    Authority, DEADLINE, Gateway, Origin, Redis, Request, Setup, Validity, free_address, ok,
+    run_to_exit, wait_until,
 };
 
 const SECRET: &str = "SEC-hunter2-hunter2";
@@ -440,4 +448,218 @@ fn of_three_gateways_that_hold_a_trip_the_one_that_has_written_it_tells_it_and_i
         (&told[1]["event"], &told[1]["node"]),
         (&json!("trip-reset"), &trip["by"])
     );
+}
+
+/// A receiver with this certificate, which takes whatever is posted.
+fn secure_receiver((cert, key): (impl AsRef<Path>, impl AsRef<Path>)) -> SocketAddr {
+    let cert = CertificateDer::from_pem_file(cert).unwrap();
+    let key = PrivateKeyDer::from_pem_file(key).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider);
+    let config = config.with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth();
+    let config = Arc::new(config.with_single_cert(vec![cert], key).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = rustls::StreamOwned::new(connection, stream.unwrap());
+            let mut received = Vec::new();
+            let mut piece = [0; 4096];
+            // Whoever does not trust it goes away; a message ends with its text.
+            while let Ok(count @ 1..) = stream.read(&mut piece) {
+                received.extend_from_slice(&piece[..count]);
+                if received.ends_with(b"}") {
+                    let _ = stream.write_all(&ok("taken"));
+                    let _ = stream.flush();
+                    stream.conn.send_close_notify();
+                    let _ = stream.flush();
+                    break;
+                }
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn a_receiver_with_tls_is_trusted_by_the_authorities_that_are_named_and_by_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let [own, other] = ["own", "other"].map(|it| Authority::new(folder.path(), it));
+    let hosts = |it: &str| vec![it.to_owned()];
+    let good = secure_receiver(own.vouch("good", &hosts("127.0.0.1"), Validity::Now));
+    let of_another_host = secure_receiver(own.vouch("moved", &hosts("h.example"), Validity::Now));
+    let past = secure_receiver(own.vouch("past", &hosts("127.0.0.1"), Validity::Past));
+    let to = |receiver: SocketAddr| {
+        let url = format!("https://{receiver}/hook/token-in-path?key=token-in-query");
+        Setup::new().set("verdict.webhook", url)
+    };
+    let with =
+        |receiver, ca: &Authority| to(receiver).set("verdict.webhook_ca", ca.file().display());
+    let (code, out, err) = test_message(&with(good, &own), &[]);
+    assert_eq!((code, &*err), (0, ""));
+    assert!(
+        out.contains("answered 200") && out.contains("taken"),
+        "{out}"
+    );
+    for (setup, why) in [
+        (to(good), "certificate"),
+        (with(good, &other), "certificate"),
+        (with(of_another_host, &own), "not valid for name"),
+        (with(past, &own), "expired"),
+        (to(good).set("verdict.webhook_ca", "missing"), "/missing: "),
+        (
+            to(good).file("none", "").set("verdict.webhook_ca", "none"),
+            "/none: ",
+        ),
+    ] {
+        let (code, _, err) = test_message(&setup, &[]);
+        assert!(code == 1 && err.contains(why), "{why}: {err}");
+        assert!(
+            err.contains(&format!("https://{}/(hidden): ", url_host(&setup))),
+            "{err}"
+        );
+    }
+    // Without a name they are the system's, or those of the environment.
+    let ini = to(good);
+    let ini = ini.write_ini();
+    let output = Command::new(env!("CARGO_BIN_EXE_graygate"))
+        .args(["verdict", "notify", "--test", "-c"])
+        .arg(ini)
+        .env("SSL_CERT_FILE", own.file())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// The host of the webhook, with its port.
+fn url_host(setup: &Setup) -> String {
+    let url = setup.setting("verdict.webhook").unwrap();
+    url.split('/').nth(2).unwrap().to_owned()
+}
+
+#[test]
+fn a_receiver_that_hangs_blocks_nothing_and_what_does_not_fit_into_the_queue_is_counted() {
+    const SERVICES: usize = 120;
+    let (origin, receiver) = (Origin::named("fine"), Origin::mute());
+    let mut lists = format!("[gray]\n[pre]\n[prod]\n{origin}\n");
+    let mut setup = judged(Setup::new().set("verdict.webhook", url(&receiver)));
+    for at in 0..SERVICES {
+        setup = setup.set(&format!("service s{at}.paths"), format!("/s{at}/"));
+        lists +=
+            &format!("[s{at} gray]\n10.1.0.0/16\n[s{at} pre]\n{origin}\n[s{at} prod]\n{origin}\n");
+    }
+    let setup = setup.set("verdict.webhook_timeout", "60s");
+    let mut gateway = setup.file("lists", &lists).start();
+    let mut client = gateway.connect();
+    let mut round = 0;
+    wait_until("all are good", 2 * DEADLINE, || {
+        round += 1;
+        for at in 0..SERVICES {
+            let mut requests = String::new();
+            for client in 1..=8 {
+                for net in [1, 2] {
+                    requests += &format!(
+                        "GET /s{at}/ HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 10.{net}.{round}.{client}\r\n\r\n"
+                    );
+                }
+            }
+            client.send(requests);
+            (0..16).for_each(|_| drop(client.response()));
+        }
+        gateway.stderr.count("verdict-good") == SERVICES
+    });
+    gateway.wait_for_metric(&total("dropped"), 20.0);
+    let line = gateway.wait_for_log("webhook-failed notice=good");
+    assert!(
+        line.contains("100 others wait") && line.contains("it is not told"),
+        "{line}"
+    );
+    // Once.
+    assert_eq!(gateway.stderr.count("webhook-failed"), 1);
+    assert_eq!(receiver.accepted(), 1);
+    // All else goes on: requests, pages, settings, also that of another receiver.
+    let next = Origin::saying(ok(""));
+    gateway.edit_ini(|it| it.set("verdict.webhook_timeout", "300ms"));
+    gateway.signal(Signal::SIGHUP);
+    gateway.wait_for_log("reloaded ");
+    assert_eq!(gateway.get("127.0.0.1", "/").text(), "fine");
+    drop(receiver);
+    gateway.edit_ini(|it| it.set("verdict.webhook", url(&next)));
+    gateway.signal(Signal::SIGHUP);
+    gateway.wait_for_metric(&total("delivered"), 100.0);
+    assert_eq!(events(&next).len(), 100);
+    let services: std::collections::BTreeSet<String> = events(&next)
+        .iter()
+        .map(|it| it["service"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(services.len(), 100, "each once");
+    expect_no_secret(&gateway);
+}
+
+#[test]
+fn a_receiver_that_does_not_answer_in_time_is_asked_again() {
+    let origin = Origin::named("fine");
+    let receiver = Origin::mute();
+    let setup = Setup::new().set("verdict.webhook", url(&receiver));
+    let setup = setup.set("verdict.webhook_timeout", "200ms");
+    let gateway = gateway(setup.set("log.level", "debug"), &origin);
+    find_good(&gateway);
+    let line = gateway.wait_for_log("webhook-failed notice=good");
+    assert!(
+        line.contains("timeout") && line.contains("again_in="),
+        "{line}"
+    );
+    receiver.wait("it is asked again", |it| it.accepted >= 2);
+    expect_no_secret(&gateway);
+}
+
+#[test]
+fn a_gateway_that_cannot_write_its_trip_tells_it_and_says_that_it_is_alone() {
+    let (prod, receiver) = (Origin::named("fine"), Origin::saying(ok("")));
+    let pre = Origin::saying(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n".to_vec());
+    let mut redis = Redis::start();
+    redis.push("gray", &[&"10.1.0.0/16"]);
+    redis.push_peers(&pre, &prod);
+    let setup = judged(Setup::new()).redis(redis.url());
+    let setup = setup
+        .set("redis.node", "lonely")
+        .set("verdict.webhook", url(&receiver));
+    let gateway = setup.set("verdict.mode", "enforce").start();
+    gateway.wait_for_lists("the lists", |it| it["generation"] != 0);
+    redis.kill();
+    gateway.wait_for_log("lists-unreadable");
+    let mut round = 0;
+    wait_until("taken back", DEADLINE, || {
+        load(&gateway, round);
+        round += 1;
+        gateway.metric("graygate_tripped") == 1.0
+    });
+    let begun = Instant::now();
+    let tripped = || -> Vec<Value> {
+        let all = events(&receiver).into_iter();
+        all.filter(|it| it["event"] == "tripped").collect()
+    };
+    wait_until("it is told", 2 * DEADLINE, || !tripped().is_empty());
+    // It was given the time to write it.
+    assert!(
+        begun.elapsed() > Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
+    let told = tripped();
+    let text = told[0]["text"].as_str().unwrap();
+    assert!(
+        text.contains("from this gateway, and the others do not know yet"),
+        "{text}"
+    );
+    assert_eq!(told[0]["by"], "lonely");
+    // Nothing is told twice.
+    redis.restart();
+    redis.push("gray", &[&"10.1.0.0/16"]);
+    redis.push_peers(&pre, &prod);
+    gateway.wait_for_log("trip-written");
+    gateway.end();
+    assert_eq!(tripped().len(), 1);
 }

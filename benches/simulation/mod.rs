@@ -3,7 +3,8 @@
 //! Every request is played. Clients are of unequal diligence, are assigned to a version at random, and some
 //! of them are broken: their requests fail in either version. A unit is a client's first request within a
 //! second at a gateway, and a client counts until its first bad unit there (until its tenth where clients
-//! are few), as `upstream/units.rs` has it. What is counted is judged by the gateway's own code.
+//! are few), as `upstream/units.rs` has it; after an hour, and when a gateway has seen an incident end, each
+//! counts again there. What is counted is judged by the gateway's own code.
 
 #![allow(dead_code)] // A test needs less of it than the benchmark.
 
@@ -25,6 +26,8 @@ pub(crate) const RULES: Rules = Rules {
 /// What became of a release.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Fate {
+    /// How often a gateway has begun anew.
+    pub(crate) renewals: u32,
     /// M was ever 20 or more.
     pub(crate) is_suspect: bool,
     /// M was ever 1/alpha or more.
@@ -46,26 +49,33 @@ pub(crate) struct Trip {
 pub(crate) fn play(world: &World, random: &mut fastrand::Rng) -> Fate {
     let mut played = Played::new(world, random);
     let mut gateways = vec![Evidence::new(Concern::Failing); world.gateways.count()];
+    // Of each gateway, and of all.
+    let mut habits = vec![Usual::default(); world.gateways.count()];
     let mut usual = Usual::default();
     let mut fate = Fate::default();
     let mut units_before = 0;
     for second in 0..world.seconds {
         let pre_clients = played.pre_clients();
         let margin = RULES.margin(world.is_list, pre_clients);
-        if gateways[0].is_used_up() {
-            gateways.iter_mut().for_each(Evidence::renew);
-            played.renew();
+        for (at, evidence) in gateways.iter_mut().enumerate() {
+            if evidence.is_used_up() || habits[at].has_ended() {
+                evidence.renew();
+                played.renew(at);
+                fate.renewals += 1;
+            }
         }
         let blocks = played.second(second, random);
         let mut all = Block::default();
-        for (evidence, block) in gateways.iter_mut().zip(blocks) {
+        for ((evidence, habits), played) in gateways.iter_mut().zip(&mut habits).zip(blocks) {
+            let block = &played.block;
+            habits.add(block, &played.left_out);
             evidence.add(block, margin);
             for (all, counted) in [(&mut all.pre, &block.pre), (&mut all.prod, &block.prod)] {
                 all.units += counted.units;
                 all.bad += counted.bad;
             }
         }
-        usual.add(&all);
+        usual.add(&all, &Block::default());
         if second < world.onset {
             units_before += all.pre.units;
         }

@@ -34,6 +34,8 @@ pub(crate) enum Drift {
     Swing(f64, f64),
     /// At least this rate in the middle third of the time.
     Outage(f64),
+    /// At least this rate for so many seconds, every so many seconds, but not at first.
+    Outages(f64, u32, u32),
 }
 
 /// A release, and the world that it is in.
@@ -102,7 +104,10 @@ impl World {
             Drift::Outage(rate) if (1..2).contains(&(3 * second / self.seconds)) => {
                 self.rate.max(rate)
             }
-            Drift::Outage(_) => self.rate,
+            Drift::Outages(rate, lasts, every) if second >= every && second % every < lasts => {
+                self.rate.max(rate)
+            }
+            Drift::Outage(_) | Drift::Outages(..) => self.rate,
         };
         let prod = prod.min(1.0);
         let pre = prod * self.odds / (1.0 - prod + prod * self.odds);
@@ -149,14 +154,15 @@ impl Crowd {
         }
     }
 
-    /// A request of anybody; some ask far more often than others.
+    /// A request of anybody; some ask far more often than others. The gateway, and whether it was bad and
+    /// counts; none where it is no unit.
     fn ask(
         &mut self,
         now: u32,
         rate: f64,
         most_bad: u8,
         random: &mut fastrand::Rng,
-    ) -> Option<(usize, bool)> {
+    ) -> Option<(usize, bool, bool)> {
         let clients = self.is_seen.len();
         let chance = random.f64();
         let client = ((clients as f64 * chance * chance.sqrt()) as usize).min(clients - 1);
@@ -170,18 +176,19 @@ impl Crowd {
             self.seen += 1;
         }
         let known = &mut self.known[client * self.gateways.count() + gateway];
-        if known.last == now || known.bad >= most_bad {
+        if known.last == now {
             return None;
         }
         known.last = now;
         let is_bad = self.is_broken[client] || random.f64() < rate;
-        if is_bad {
+        let counts = known.bad < most_bad;
+        if is_bad && counts {
             if known.bad == 0 {
                 self.bad[gateway].push(client as u64);
             }
             known.bad += 1;
         }
-        Some((gateway, is_bad))
+        Some((gateway, is_bad, counts))
     }
 }
 
@@ -191,7 +198,15 @@ pub(crate) struct Played<'a> {
     phase: f64,
     pre: Crowd,
     prod: Crowd,
-    blocks: Vec<Block>,
+    blocks: Vec<SecondPlayed>,
+}
+
+/// What a gateway counts in a second.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct SecondPlayed {
+    pub(crate) block: Block,
+    /// Of clients that count no more.
+    pub(crate) left_out: Block,
 }
 
 impl<'a> Played<'a> {
@@ -211,7 +226,7 @@ impl<'a> Played<'a> {
     }
 
     /// What each gateway counts in this second.
-    pub(crate) fn second(&mut self, second: u32, random: &mut fastrand::Rng) -> &[Block] {
+    pub(crate) fn second(&mut self, second: u32, random: &mut fastrand::Rng) -> &[SecondPlayed] {
         let world = self.world;
         let (pre_rate, prod_rate) = world.rates(second, self.phase);
         let most_bad = match self.pre_clients() {
@@ -219,29 +234,38 @@ impl<'a> Played<'a> {
             _ => 1,
         };
         self.blocks.clear();
-        self.blocks.resize(world.gateways.count(), Block::default());
-        let count = |counted: &mut Counted, is_bad: bool| {
+        self.blocks
+            .resize(world.gateways.count(), SecondPlayed::default());
+        let count = |of: [&mut Counted; 2], (is_bad, counts): (bool, bool)| {
+            let [block, left_out] = of;
+            let counted = if counts { block } else { left_out };
             counted.units += 1;
             counted.bad += u64::from(is_bad);
         };
         for _ in 0..poisson(world.per_second, random) {
-            if let Some((at, is_bad)) = self.pre.ask(second + 1, pre_rate, most_bad, random) {
-                count(&mut self.blocks[at].pre, is_bad);
+            let asked = self.pre.ask(second + 1, pre_rate, most_bad, random);
+            if let Some((at, is_bad, counts)) = asked {
+                let SecondPlayed { block, left_out } = &mut self.blocks[at];
+                count([&mut block.pre, &mut left_out.pre], (is_bad, counts));
             }
         }
         for _ in 0..poisson(world.prod_per_second(), random) {
-            if let Some((at, is_bad)) = self.prod.ask(second + 1, prod_rate, most_bad, random) {
-                count(&mut self.blocks[at].prod, is_bad);
+            let asked = self.prod.ask(second + 1, prod_rate, most_bad, random);
+            if let Some((at, is_bad, counts)) = asked {
+                let SecondPlayed { block, left_out } = &mut self.blocks[at];
+                count([&mut block.prod, &mut left_out.prod], (is_bad, counts));
             }
         }
         &self.blocks
     }
 
-    /// Every client counts again.
-    pub(crate) fn renew(&mut self) {
+    /// Every client counts again at this gateway.
+    pub(crate) fn renew(&mut self, gateway: usize) {
+        let count = self.world.gateways.count();
         for crowd in [&mut self.pre, &mut self.prod] {
-            crowd.known.iter_mut().for_each(|it| it.bad = 0);
-            crowd.bad.iter_mut().for_each(Vec::clear);
+            let known = crowd.known.iter_mut().skip(gateway).step_by(count);
+            known.for_each(|it| it.bad = 0);
+            crowd.bad[gateway].clear();
         }
     }
 

@@ -1,11 +1,13 @@
 //! `graygate promote`: what speaks against it, besides what the lists say.
 //!
-//! A verdict of some gateway that doubts the new version; a server of `pre` that the running gateway does not
-//! take for up; gateways that do not have the lists that are promoted.
+//! A verdict of some gateway that doubts the new version, by its heartbeat or, of the one that runs here, by
+//! its page; a server of `pre` that this one does not take for up; gateways that do not have the lists that
+//! are promoted.
 
 use std::time::{Duration, Instant};
 
 use crate::admin::pages::peers::PeersPage;
+use crate::admin::pages::verdict::VerdictPage;
 use crate::cli::admin_client::AdminClient;
 use crate::cli::arguments::VerbFlags;
 use crate::cli::report::Report;
@@ -17,6 +19,9 @@ use crate::release::change::{ListsChange, Verb};
 
 /// Time for one look at all gateways.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
+
+/// The findings that speak against a release.
+const DOUBTS: [&str; 2] = ["suspect", "worse"];
 
 /// Most that are named.
 const NAMED: usize = 5;
@@ -51,15 +56,18 @@ fn objections(
         Ok(out) => against.extend(out),
         Err(why) => notes.push(format!("how the servers of pre do is not known: {why}")),
     }
+    // The only one that is known where there are no heartbeats.
+    let mut doubting = doubts_here(flags, service);
     if let Store::Redis(settings) = &config.store {
         match heard(settings) {
             Ok(heard) => {
-                against.extend(doubts(&heard, service));
+                doubting = doubts(&heard, service).or(doubting);
                 against.extend(elsewhere(&heard, &change.before.to_string()));
             }
             Err(why) => notes.push(format!("what the gateways hold is not known: {why}")),
         }
     }
+    against.extend(doubting);
     match (against.is_empty(), force) {
         (true, _) => Ok(notes),
         (false, true) => {
@@ -116,11 +124,23 @@ fn doubts(heard: &[Heard], service: &ServiceName) -> Option<String> {
         .iter()
         .filter_map(|it| {
             let verdict = it.node.as_ref()?.verdicts.get(service.as_str())?;
-            let doubts = ["suspect", "worse"].contains(&&*verdict.finding);
-            doubts.then(|| format!("{} says {}", it.name, verdict.finding))
+            DOUBTS
+                .contains(&&*verdict.finding)
+                .then(|| format!("{} says {}", it.name, verdict.finding))
         })
         .collect();
     (!doubting.is_empty()).then(|| format!("the verdict speaks against it: {}", some(&doubting)))
+}
+
+/// What the gateway that runs here says of the release, if it does and doubts it. That it cannot be asked, is
+/// said elsewhere.
+fn doubts_here(flags: &VerbFlags, service: &ServiceName) -> Option<String> {
+    let page: VerdictPage = AdminClient::of(&flags.config).ok()?.page().ok()?;
+    let mut services = page.services.iter();
+    let seen = services.find(|it| it.service == service.as_str())?;
+    let state = &seen.state;
+    let doubts = DOUBTS.contains(&&**state);
+    doubts.then(|| format!("the verdict speaks against it: the gateway here says {state}"))
 }
 
 /// The first of them.

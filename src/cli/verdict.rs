@@ -46,6 +46,13 @@ fn text(page: &VerdictPage) -> String {
             let _ = writeln!(text, "{name}{unseen}");
         }
     }
+    let is_judged = page.services.iter().any(|it| it.failing.is_some());
+    if let Some(why) = page.by_itself.as_ref().filter(|_| is_judged) {
+        let _ = writeln!(
+            text,
+            "this gateway judges by what it sees itself, without the others: {why}"
+        );
+    }
     let rows = page.services.iter().flat_map(rows);
     let rows: Vec<_> = [TITLES.map(str::to_owned)]
         .into_iter()
@@ -69,6 +76,9 @@ fn sentence(seen: &VerdictSeen) -> String {
     let slow = seen.slow.as_ref();
     if let Some(slow) = slow.filter(|it| matches!(&*it.finding, "worse" | "suspect")) {
         let _ = write!(text, "; {}", slow.text);
+    }
+    if seen.pre_out && seen.state != VerdictSeen::TRIPPED {
+        text = format!("no server of pre is up; {text}");
     }
     if seen.state == VerdictSeen::TRIPPED {
         text = format!("taken back: everybody gets the old version; {text}");

@@ -98,11 +98,12 @@ const OF_SERVICES: [&str; 5] = [
 ];
 
 /// The keys that hold for all services, though others of their section may be given for one.
-const FOR_ALL_SERVICES: [&str; 5] = [
+const FOR_ALL_SERVICES: [&str; 6] = [
     "upstream.resolve_interval",
     "verdict.webhook",
     "verdict.webhook_format",
     "verdict.webhook_secret_file",
+    "verdict.webhook_ca",
     "verdict.webhook_timeout",
 ];
 

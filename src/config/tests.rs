@@ -1520,6 +1520,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("verdict.webhook", "https://h/x"),
     ("verdict.webhook_format", "feishu"),
     ("verdict.webhook_secret_file", "x"),
+    ("verdict.webhook_ca", "x"),
     ("verdict.webhook_timeout", "1s"),
     ("log.access", "off"),
     ("log.error", "off"),

@@ -35,6 +35,8 @@ settings! {
         "Form of what is posted there: json, slack, dingtalk, feishu or wecom.";
     WEBHOOK_SECRET_FILE: Option<PathBuf> = webhook_secret_file, "", reload, |it, base| webhook::secret_file(it, base),
         "File with the secret that signs it, for json, dingtalk and feishu; empty: it is not signed.";
+    WEBHOOK_CA: Option<PathBuf> = webhook_ca, "", reload, |it, base| units::path(it, base),
+        "File with the authorities (PEM) that vouch for an https:// receiver; empty: those of the system.";
     WEBHOOK_TIMEOUT: Duration = webhook_timeout, "5s", reload, |it, _| webhook::timeout(it),
         "Time for one attempt.";
 }
@@ -138,6 +140,7 @@ pub(super) fn webhook(section: Section<'_>) -> Result<Option<WebhookSettings>, C
     if let Some(useless) = useless {
         return Err(section.wrong(&WEBHOOK_SECRET_FILE.key, &useless));
     }
+    let ca = section.get(&WEBHOOK_CA)?;
     let timeout = section.get(&WEBHOOK_TIMEOUT)?;
     let url = section.get(&WEBHOOK)?;
     Ok(url.map(|url| WebhookSettings {
@@ -145,6 +148,7 @@ pub(super) fn webhook(section: Section<'_>) -> Result<Option<WebhookSettings>, C
         format,
         secret_file,
         secret: None,
+        ca,
         timeout,
     }))
 }

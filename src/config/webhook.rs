@@ -26,6 +26,8 @@ pub struct WebhookSettings {
     pub secret_file: Option<PathBuf>,
     /// The secret, once it was read.
     pub(crate) secret: Option<Arc<SigningSecret>>,
+    /// The authorities that vouch for the receiver, if not those of the system.
+    pub ca: Option<PathBuf>,
     /// The time for one attempt.
     pub timeout: Duration,
 }
@@ -263,6 +265,7 @@ mod tests {
             "webhook = https://h/",
             "webhook_format = json",
             "webhook_secret_file = x",
+            "webhook_ca = x",
             "webhook_timeout = 1s",
         ] {
             assert!(parse(line).is_err(), "{line}");

@@ -31,6 +31,8 @@ pub(crate) struct Second {
     pub(crate) failing: Block,
     /// Units whose time is known, and slow ones.
     pub(crate) slow: Block,
+    /// Units of clients that count no more, and bad ones.
+    pub(crate) left_out: Block,
     /// Clients of `pre` in the last hour, as far as they are counted.
     pub(crate) pre_clients: u64,
     /// Hashes of clients behind bad units of `pre` since the release began.
@@ -287,7 +289,7 @@ impl Case {
         let margin = self.margin.max(now);
         let (failing, slow) = (&second.failing, &second.slow);
         self.failing.evidence.add(failing, margin);
-        habits.failing.add(failing);
+        habits.failing.add(failing, &second.left_out);
         let units = [failing.pre.units, failing.prod.units];
         self.pace
             .iter_mut()
@@ -295,16 +297,17 @@ impl Case {
             .for_each(|(it, n)| it.add(n));
         if settings.slow != VerdictMode::Off {
             self.slow.evidence.add(slow, margin);
-            habits.slow.add(slow);
+            habits.slow.add(slow, &Block::default());
         }
         self.pre_clients = second.pre_clients;
         self.bad_clients = second.bad_clients;
         self.margin = rules(settings).margin(is_list, self.pre_clients);
     }
 
-    /// True when every client is to be counted again, see [`Evidence::renew`].
-    pub(crate) fn is_used_up(&self) -> bool {
-        self.failing.evidence.is_used_up()
+    /// True when every client is to be counted again, see [`Evidence::renew`]: an hour is over, or an
+    /// incident, in which most of them had a bad unit.
+    pub(crate) fn is_used_up(&self, habits: &Habits) -> bool {
+        self.failing.evidence.is_used_up() || habits.failing.has_ended()
     }
 
     /// Every client counts again.

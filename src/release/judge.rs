@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::case::{Case, Habits, Second, Turned, version_of};
 use super::evidence::{Block, Concern, Counted};
 use super::others::{self, Others};
+use super::rollout::Opinion;
 use super::state::Trip;
 use super::trips::Trips;
 use super::verdict::{Ground, Judged, Verdict};
@@ -96,6 +97,8 @@ pub(crate) struct Standing {
     pub(crate) settings: VerdictSettings,
     /// It was taken back.
     pub(crate) is_tripped: bool,
+    /// Not one server of the new version is up.
+    pub(crate) is_out: bool,
     /// What is known; none where none is under way, or nobody wants to know.
     pub(crate) case: Option<Case>,
 }
@@ -163,10 +166,26 @@ impl Judge {
                 service: service.name().clone(),
                 settings: service.pools().settings().verdict.clone(),
                 is_tripped: service.is_tripped(),
+                is_out: !has_peer_up(service.pools(), PoolName::Pre),
                 case: entry.and_then(|it| it.case.clone()),
             }
         });
         all.collect()
+    }
+
+    /// What follows for the next step of a rollout, and of which release.
+    pub(crate) fn opinion(&self, service: &ServiceName) -> (String, Opinion) {
+        let serving = self.in_force.serving();
+        let Some((case, of)) = self.case(service).zip(serving.of(service)) else {
+            let why = "there is no verdict".to_owned();
+            return (String::new(), Opinion::Open(why));
+        };
+        // Then nobody gets it, and what was found before says nothing of how it does.
+        let opinion = match has_peer_up(of.pools(), PoolName::Pre) {
+            true => case.opinion(&of.pools().settings().verdict),
+            false => Opinion::Against("no server of pre is up".to_owned()),
+        };
+        (case.release().to_owned(), opinion)
     }
 
     /// What is known of the release of a service.
@@ -190,6 +209,11 @@ impl Judge {
                 self.webhook.tell(it.notice);
             }
         }
+    }
+
+    /// Why what other gateways have seen is not known, if it is to be.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.others.trouble()
     }
 
     /// Whether a release is under way of which anything was counted.
@@ -245,9 +269,10 @@ impl Judge {
         let case = match &mut entry.case {
             Some(case) if case.release() == release => {
                 case.take(second(units, &counts), settings, is_list, &mut entry.habits);
-                if case.is_used_up() {
+                if case.is_used_up(&entry.habits) {
                     units.begin(lists.version);
                     case.renew();
+                    tell_of_renewal(service, case);
                 }
                 case
             }
@@ -320,6 +345,7 @@ fn second(units: &Units, counts: &UnitCounts) -> Second {
     Second {
         failing: block(counts.units),
         slow: block(counts.slow),
+        left_out: block(counts.left_out),
         pre_clients: match units.pre_clients() {
             PreClients::Few(few) => few as u64,
             PreClients::Many => MANY,
@@ -395,6 +421,11 @@ fn tell_of_beginning(service: &ServiceInForce, case: &Case) {
     log::info!("verdict-begun {name}release={release} mode={mode} slow={slow} margin={margin}");
 }
 
+fn tell_of_renewal(service: &ServiceInForce, case: &Case) {
+    let (name, release) = (service.name().in_log(), case.release());
+    log::info!("verdict-renewed {name}release={release}");
+}
+
 /// Says what has turned.
 fn tell(service: &ServiceInForce, case: &Case, turn: &Turned) {
     let judged = &turn.judged;
@@ -441,3 +472,6 @@ fn numbers(judged: &Judged, case: &Case) -> String {
         case.gateways(),
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -267,7 +267,7 @@ impl Leader {
             return Ok(false);
         };
         let rollout = &seen.rollout;
-        let (release, opinion) = self.opinion(service);
+        let (release, opinion) = self.of.judge.opinion(service);
         let goes_on = match opinion {
             Opinion::Good => true,
             Opinion::Open(_) => rollout.without_verdict,
@@ -308,22 +308,6 @@ impl Leader {
             self.announce(service, &rollout.by, &done);
         }
         Ok(true)
-    }
-
-    /// What is found of which release.
-    fn opinion(&self, service: &ServiceName) -> (String, Opinion) {
-        let serving = self.of.in_force.serving();
-        let case = self.of.judge.case(service);
-        match case.zip(serving.of(service)) {
-            Some((case, of)) => {
-                let opinion = case.opinion(&of.pools().settings().verdict);
-                (case.release().to_owned(), opinion)
-            }
-            None => (
-                String::new(),
-                Opinion::Open("there is no verdict".to_owned()),
-            ),
-        }
     }
 
     /// Which version was taken back, and why, as far as this gateway knows.

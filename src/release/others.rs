@@ -3,10 +3,10 @@
 //! its own.
 //!
 //! It is heard for as long as the heartbeat lives. While Redis cannot be read, each gateway goes on with what
-//! it sees itself.
+//! it sees itself; so does one without heartbeats.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -39,17 +39,38 @@ pub(super) struct HeardVerdicts {
 
 /// What all others have told last.
 #[derive(Debug, Default)]
-pub(super) struct Others(Mutex<Vec<HeardVerdicts>>);
+pub(super) struct Others {
+    told: Mutex<Vec<HeardVerdicts>>,
+    /// Why it cannot be read.
+    trouble: Mutex<Option<String>>,
+}
 
 impl Others {
-    /// From now on, this is it.
-    pub(super) fn hear(&self, heard: Vec<HeardVerdicts>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = heard;
+    /// From now on, this is it; or it cannot be read, and what was told holds for as long as it does.
+    pub(super) fn hear(&self, outcome: Result<Vec<HeardVerdicts>, String>) {
+        let trouble = match outcome {
+            Ok(heard) => {
+                *self.told() = heard;
+                None
+            }
+            Err(error) => Some(error),
+        };
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    /// Why it cannot be read, if so.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let trouble = self.trouble.lock();
+        trouble.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn told(&self) -> MutexGuard<'_, Vec<HeardVerdicts>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is told of a service at `now`.
     pub(super) fn of(&self, service: &ServiceName, now: Instant) -> Vec<NodeVerdict> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.told();
         let alive = all.iter().filter(|it| now < it.until);
         let verdicts = alive.flat_map(|it| &it.verdicts);
         let of_service = verdicts.filter(|(name, _)| name == service.as_str());
@@ -64,7 +85,7 @@ impl Others {
         own: &str,
         now: Instant,
     ) -> bool {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.told();
         let mut before = all.iter().filter(|it| now < it.until && *it.name < *own);
         let judges = |(name, it): &(String, NodeVerdict)| {
             name == service.as_str() && version_of(&it.release) == version
@@ -80,10 +101,10 @@ impl Others {
 pub(super) fn start(
     config: Arc<Published<Config>>,
     is_needed: impl Fn() -> bool + Send + 'static,
-    tell: impl Fn(Vec<HeardVerdicts>) + Send + 'static,
+    tell: impl Fn(Result<Vec<HeardVerdicts>, String>) + Send + 'static,
 ) -> io::Result<()> {
     supervised::spawn("verdicts", move || {
-        let mut is_failing = false;
+        let (mut is_failing, mut is_alone_told) = (false, false);
         loop {
             let current = config.load();
             match &current.store {
@@ -91,13 +112,17 @@ pub(super) fn start(
                     let mut nodes = Nodes::indexed(settings);
                     while is_needed() && Arc::ptr_eq(&config.load(), &current) {
                         let looked = nodes.read(Instant::now() + LIMIT);
-                        let failed = looked.as_ref().err().cloned();
-                        if let Ok(look) = looked {
-                            tell(heard(&look, &settings.fleet.node, Instant::now()));
-                        }
-                        note(failed.as_deref(), &mut is_failing);
+                        note(looked.as_ref().err(), &mut is_failing);
+                        let own = &settings.fleet.node;
+                        tell(looked.map(|look| heard(&look, own, Instant::now())));
                         thread::sleep(if is_failing { LIMIT } else { PERIOD });
                     }
+                }
+                Store::Redis(_) if is_needed() => {
+                    if !std::mem::replace(&mut is_alone_told, true) {
+                        log::info!("verdict-by-itself reason=\"[redis] heartbeat is off\"");
+                    }
+                    thread::sleep(PERIOD);
                 }
                 _ => thread::sleep(PERIOD),
             }
@@ -107,7 +132,7 @@ pub(super) fn start(
 }
 
 /// Says once that they cannot be read, and once that they are again.
-fn note(error: Option<&str>, is_failing: &mut bool) {
+fn note(error: Option<&String>, is_failing: &mut bool) {
     let was = std::mem::replace(is_failing, error.is_some());
     match error {
         Some(error) if !was => log::warn!(

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::rollout::{ROLLOUT, Rollout};
 use crate::fleet::node::plain;
@@ -28,6 +28,26 @@ pub(crate) struct ResetNote {
     pub(crate) by: String,
     pub(crate) reason: Option<String>,
 }
+
+/// The state of a release that is in a `text`, with the epoch `next` where it has the epoch `before`: of
+/// whoever has deleted the key of a trip. `None` where it has another one.
+pub(crate) fn with_epoch(text: &[u8], before: &str, next: &str) -> Option<String> {
+    if ReleaseState::parse(text).epoch != before {
+        return None;
+    }
+    let value: Value = serde_json::from_slice(text).unwrap_or_default();
+    let mut members = match value {
+        Value::Object(members) => members,
+        _ => Map::new(),
+    };
+    let note = json!({ "epoch": next, "at": now(), "by": "-", "reason": DELETED });
+    members.insert("epoch".to_owned(), next.into());
+    members.insert("reset".to_owned(), note);
+    Some(Value::Object(members).to_string())
+}
+
+/// Why a version may be tried again, where nobody has said more.
+pub(crate) const DELETED: &str = "the key was deleted";
 
 impl ReleaseState {
     /// From the text of its key; one that is not understood says nothing.
@@ -222,5 +242,20 @@ mod tests {
             let read = ReleaseState::parse(text.as_bytes());
             assert_eq!(read, ReleaseState::default());
         }
+    }
+
+    #[test]
+    fn an_epoch_is_written_into_a_state_that_has_the_one_before_and_the_rest_stays() {
+        let text = br#"{"epoch":"a","rollout":{"step":2}}"#;
+        let written = with_epoch(text, "a", "b").unwrap();
+        let value: Value = serde_json::from_str(&written).unwrap();
+        assert_eq!(value["rollout"]["step"], 2);
+        let read = ReleaseState::parse(written.as_bytes());
+        assert_eq!(read.epoch, "b");
+        let note = read.reset.unwrap();
+        assert_eq!((&*note.epoch, note.reason.as_deref()), ("b", Some(DELETED)));
+        assert_eq!(with_epoch(text, "", "b"), None);
+        assert!(with_epoch(b"", "", "b").is_some());
+        assert_eq!(with_epoch(b"", "a", "b"), None);
     }
 }

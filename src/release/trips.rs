@@ -13,6 +13,10 @@
 //!    └─────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
+//! A new epoch has evidence begin anew, on all gateways. Where somebody has deleted the key and nothing else,
+//! there is none: then the gateways that see that begin one, which is the same for all of them, and one of
+//! them writes it ([`KnownRelease`]).
+//!
 //! What holds is a number in the accounts of the service ([`Pools::set_tripped`]): workers compare it with
 //! the version in the lists that a request is decided by. So a trip counts from the next request on, and is
 //! over with the very swap that brings another version. Nothing here is waited for by a request.
@@ -36,7 +40,7 @@ use serde_json::Value;
 
 use self::known::{HeldTrip, KnownRelease};
 use self::place::TripsPlace;
-use super::state::{ReleaseState, ResetNote, Trip};
+use super::state::{DELETED, ReleaseState, ResetNote, Trip};
 use super::webhook::{ReleaseNotice, Webhook};
 use crate::config::Config;
 use crate::lists::{Digest, ListName, Lists, ServiceName};
@@ -123,7 +127,7 @@ impl Trips {
     }
 
     /// Takes the version back that `trip` is about: from now on here, and for all as soon as the store has
-    /// it. False where that is not the one in `pre`, or was taken back before.
+    /// it. False where that is not the one in `pre`, was taken back before, or was found of another epoch.
     pub(crate) fn trip(&self, service: &ServiceName, trip: Trip) -> bool {
         let mut known = self.known();
         let Some(lists) = self.in_force.load_of(service) else {
@@ -135,7 +139,8 @@ impl Trips {
             .held
             .as_ref()
             .is_some_and(|it| it.version == version);
-        if lists.version != version || holds {
+        // Evidence may have begun anew since it was found.
+        if lists.version != version || holds || release.epoch() != trip.epoch() {
             return false;
         }
         release.held = Some(HeldTrip {
@@ -162,7 +167,7 @@ impl Trips {
     pub(crate) fn release(&self, service: &ServiceName, lists: &Lists) -> String {
         let known = self.known();
         let epoch = known.services.get(service);
-        let epoch = epoch.map_or("", |it| &it.state.epoch);
+        let epoch = epoch.map_or("", |it| it.epoch());
         format!("{}/{epoch}", lists.pre.digest(ListName::Pre))
     }
 
@@ -236,8 +241,8 @@ impl Trips {
             }
             None => {
                 if known.told.take().is_some() {
-                    let state = &known.state;
-                    let note = state.reset.as_ref().filter(|it| it.epoch == state.epoch);
+                    let note = known.state.reset.as_ref();
+                    let note = note.filter(|it| it.epoch == known.epoch());
                     tell_reset(service, note);
                     if known.is_own {
                         self.webhook.tell(ReleaseNotice::trip_reset(service, note));
@@ -284,7 +289,7 @@ fn tell_reset(service: &ServiceName, note: Option<&ResetNote>) {
             let (by, reason) = (&note.by, note.reason.as_deref().unwrap_or("-"));
             log::info!("trip-reset {name}by={by:?} reason={reason:?}");
         }
-        None => log::info!("trip-reset {name}by=- reason=\"the key was deleted\""),
+        None => log::info!("trip-reset {name}by=- reason={DELETED:?}"),
     }
 }
 
@@ -331,7 +336,10 @@ impl ReleaseWatch for Trips {
         }
         self.settle(service, known);
         let is_new = before.flatten() != known.held;
-        if known.held.is_none() && known.state == ReleaseState::default() {
+        if known.held.is_none()
+            && known.begun_anew.is_none()
+            && known.state == ReleaseState::default()
+        {
             all.services.remove(service);
         }
         all.is_unsaved |= is_new;

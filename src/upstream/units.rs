@@ -119,6 +119,8 @@ pub(crate) struct UnitCounts {
     pub(crate) units: [UnitCount; PoolName::ALL.len()],
     /// Those of which is known how long they took, by pool; `bad` are the slow ones.
     pub(crate) slow: [UnitCount; PoolName::ALL.len()],
+    /// Those of clients that count no more, by pool: no evidence, but they tell how things are.
+    pub(crate) left_out: [UnitCount; PoolName::ALL.len()],
 }
 
 impl UnitCounts {
@@ -129,6 +131,7 @@ impl UnitCounts {
         Self {
             units: since(self.units, before.units),
             slow: since(self.slow, before.slow),
+            left_out: since(self.left_out, before.left_out),
         }
     }
 }
@@ -172,6 +175,7 @@ impl CountCell {
 struct UnitCells {
     units: [CountCell; PoolName::ALL.len()],
     slow: [CountCell; PoolName::ALL.len()],
+    left_out: [CountCell; PoolName::ALL.len()],
     /// How long `prod` takes.
     times: Latency,
 }
@@ -247,9 +251,11 @@ impl Units {
         if unit.pool == PoolName::Pre {
             self.pre_clients.note(unit.client);
         }
-        if self.still_counts(unit, BAD, unit.is_bad) {
-            cells.units[at].add_one(unit.is_bad);
-        }
+        let cell = match self.still_counts(unit, BAD, unit.is_bad) {
+            true => &cells.units[at],
+            false => &cells.left_out[at],
+        };
+        cell.add_one(unit.is_bad);
         let Some(took) = unit.took else {
             return;
         };
@@ -353,6 +359,7 @@ impl Units {
             for pool in PoolName::ALL.map(|it| it as usize) {
                 all.units[pool].add(worker.units[pool].get());
                 all.slow[pool].add(worker.slow[pool].get());
+                all.left_out[pool].add(worker.left_out[pool].get());
             }
         }
         all

@@ -12,6 +12,7 @@ use std::time::Duration;
 pub(crate) struct Relay {
     address: SocketAddr,
     connections: Arc<Mutex<Vec<Arc<Connection>>>>,
+    is_cut: Arc<AtomicBool>,
 }
 
 /// What a client sends, and what is passed on instead.
@@ -48,12 +49,16 @@ impl Relay {
         let listener = TcpListener::bind(own).unwrap();
         let address = listener.local_addr().unwrap();
         let connections: Arc<Mutex<Vec<Arc<Connection>>>> = Arc::default();
-        let all = Arc::clone(&connections);
+        let is_cut = Arc::new(AtomicBool::new(false));
+        let (all, refuses) = (Arc::clone(&connections), Arc::clone(&is_cut));
         std::thread::spawn(move || {
             for client in listener.incoming() {
                 let (Ok(client), Ok(server)) = (client, TcpStream::connect(target)) else {
                     continue;
                 };
+                if refuses.load(Ordering::SeqCst) {
+                    continue;
+                }
                 let connection = Arc::new(Connection {
                     sent: Mutex::default(),
                     silent: AtomicBool::new(false),
@@ -73,6 +78,17 @@ impl Relay {
         Self {
             address,
             connections,
+            is_cut,
+        }
+    }
+
+    /// Ends all connections, and those that are made from now on; or passes bytes on again.
+    pub(crate) fn cut(&self, is_cut: bool) {
+        self.is_cut.store(is_cut, Ordering::SeqCst);
+        if is_cut {
+            let ends = |it: &TcpStream| drop(it.shutdown(Shutdown::Both));
+            let all = self.with_text("");
+            all.iter().flat_map(|it| &it.streams).for_each(ends);
         }
     }
 
@@ -100,7 +116,7 @@ impl Relay {
         let connections = connections.unwrap_or_else(PoisonError::into_inner);
         let has_text = |it: &&Arc<Connection>| {
             let sent = it.sent.lock().unwrap_or_else(PoisonError::into_inner);
-            sent.windows(text.len()).any(|it| it == text.as_bytes())
+            text.is_empty() || sent.windows(text.len()).any(|it| it == text.as_bytes())
         };
         connections.iter().filter(has_text).cloned().collect()
     }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::admin::pages::member::{Member, Page, object};
 use crate::admin::view::View;
-use crate::config::VerdictMode;
+use crate::config::{Store, VerdictMode};
 use crate::release::case::Case;
 use crate::release::evidence::{Concern, Counted};
 use crate::release::judge::Standing;
@@ -14,6 +14,8 @@ use crate::release::verdict::{Ground, Judged, Verdict};
 object! {
     /// What the page says.
     pub(crate) struct VerdictPage {
+        /// Why this gateway judges by what it sees itself, though there may be others on its Redis.
+        by_itself: Option<String>,
         services: Vec<VerdictSeen>,
     }
 }
@@ -39,6 +41,8 @@ object! {
         pre_clients: u64,
         /// They are so few that evidence may be about them instead of about the version.
         few_clients: bool,
+        /// Not one server of `pre` is up, so next to nothing is counted of it.
+        pre_out: bool,
         /// Of failures, and of slow answers.
         failing: Option<FindingSeen>,
         slow: Option<FindingSeen>,
@@ -97,9 +101,20 @@ impl Page for VerdictPage {
 pub(crate) fn render(view: &View) -> String {
     let standing = view.judge.standing();
     let page = VerdictPage {
+        by_itself: by_itself(view),
         services: standing.iter().map(VerdictSeen::of).collect(),
     };
     format!("{:#}\n", page.render())
+}
+
+fn by_itself(view: &View) -> Option<String> {
+    match &view.gateway.config.load().store {
+        Store::File(_) => None,
+        Store::Redis(settings) if settings.fleet.heartbeat.is_none() => {
+            Some("[redis] heartbeat is off".to_owned())
+        }
+        Store::Redis(_) => view.judge.trouble(),
+    }
 }
 
 impl VerdictSeen {
@@ -166,6 +181,7 @@ impl VerdictSeen {
             margin: Some(case.margin()),
             gateways: case.gateways() as u64,
             pre_clients: failing.map_or(0, |it| it.pre_clients),
+            pre_out: standing.is_out,
             few_clients: failing.is_none_or(Judged::has_few_clients),
             failing: failing.map(|it| FindingSeen::of(it, case)),
             slow: case

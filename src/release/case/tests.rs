@@ -17,6 +17,7 @@ fn second(pre: (u64, u64), prod: (u64, u64), clients: &[u64]) -> Second {
             prod: counted(prod.0, prod.1),
         },
         slow: Block::default(),
+        left_out: Block::default(),
         pre_clients: 5,
         bad_clients: clients.to_vec(),
     }
@@ -205,12 +206,12 @@ fn ten_gateways_with_a_tenth_of_the_traffic_see_what_one_would_have_seen() {
 fn after_an_hour_every_client_counts_again_and_what_was_counted_stays() {
     let mut it = Bench::new();
     for _ in 0..3600 {
-        assert!(!it.case.is_used_up());
+        assert!(!it.case.is_used_up(&it.habits));
         it.take(second((10, 0), (90, 1), &[7]), &[]);
     }
-    assert!(it.case.is_used_up());
+    assert!(it.case.is_used_up(&it.habits));
     it.case.renew();
-    assert!(!it.case.is_used_up());
+    assert!(!it.case.is_used_up(&it.habits));
     let told = it.case.told();
     assert!(told.bad_clients.is_empty());
     assert_eq!(

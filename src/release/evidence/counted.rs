@@ -20,7 +20,7 @@ impl Counted {
     }
 
     /// Adds what was counted elsewhere.
-    pub(super) fn add(&mut self, other: &Self) {
+    pub(in crate::release) fn add(&mut self, other: &Self) {
         self.units = self.units.saturating_add(other.units);
         self.bad = self.bad.saturating_add(other.bad);
     }

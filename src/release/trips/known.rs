@@ -1,5 +1,7 @@
 //! What is known of the release of a service, and what a reading of the store makes of it. No I/O.
 
+use xxhash_rust::xxh64::xxh64;
+
 use crate::lists::{Digest, ServiceName};
 use crate::release::state::{ReleaseState, Trip};
 
@@ -8,6 +10,8 @@ use crate::release::state::{ReleaseState, Trip};
 pub(super) struct KnownRelease {
     pub(super) held: Option<HeldTrip>,
     pub(super) state: ReleaseState,
+    /// What has ended a trip without a new epoch has begun one.
+    pub(super) begun_anew: Option<BegunAnew>,
     /// A text that is no trip, and what it was taken for when it was first seen.
     pub(super) taken_for: Option<(Vec<u8>, Trip)>,
     /// The version of which it was logged that it was taken back.
@@ -25,19 +29,49 @@ pub(super) struct HeldTrip {
     pub(super) is_stored: bool,
 }
 
+/// Somebody has deleted the key of a trip, and that is all. The evidence by which it tripped must not have it
+/// tripped again, so it begins anew: in an epoch that is the same for all gateways that see the key gone,
+/// whatever else they know. One of them writes it, for those that were not there.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct BegunAnew {
+    /// The epoch that the store has, until it has this one.
+    pub(super) after: String,
+    pub(super) epoch: String,
+}
+
 impl KnownRelease {
+    /// The epoch of the evidence.
+    pub(super) fn epoch(&self) -> &str {
+        let begun = self.begun_anew.as_ref();
+        let begun = begun.filter(|it| it.after == self.state.epoch);
+        begun.map_or(&self.state.epoch, |it| &it.epoch)
+    }
+
+    /// The next epoch of the release of this `version`.
+    fn begin_anew(&mut self, version: u64) {
+        let next = xxh64(self.epoch().as_bytes(), version);
+        self.begun_anew = Some(BegunAnew {
+            after: self.state.epoch.clone(),
+            epoch: format!("{next:016x}"),
+        });
+    }
+
     /// What the text of the key says, where these `lists` are in force or come into force.
     pub(super) fn read(&self, text: &[u8], service: &ServiceName, pre: Digest) -> Trip {
         if let Some(mut trip) = Trip::parse(text) {
             if trip.epoch().is_empty() {
-                // It does not say, or there was none.
-                trip.release = format!("{}/{}", trip.pre, self.state.epoch);
+                // It does not say, or there was none: when it was first seen.
+                let held = self.held.as_ref().map(|it| &it.trip);
+                let held =
+                    held.filter(|it| (&it.pre, &it.by, &it.at) == (&trip.pre, &trip.by, &trip.at));
+                let epoch = held.map_or(self.epoch(), Trip::epoch);
+                trip.release = format!("{}/{epoch}", trip.pre);
             }
             return trip;
         }
         match &self.taken_for {
             Some((known, trip)) if known == text => trip.clone(),
-            _ => Trip::by_hand(text, service.as_str(), pre, &self.state.epoch),
+            _ => Trip::by_hand(text, service.as_str(), pre, self.epoch()),
         }
     }
 }
@@ -59,16 +93,20 @@ impl KnownRelease {
 
     /// The store has none; it may have been `lost`.
     pub(super) fn see_none(&mut self, lost: bool) {
+        let epoch = self.epoch().to_owned();
         let Some(held) = &mut self.held else {
             return;
         };
         // Somebody has reset the release, perhaps while this gateway could not say what it had found.
-        let epoch = &self.state.epoch;
         let is_other_epoch = !epoch.is_empty() && epoch != held.trip.epoch();
         let was_deleted = held.is_stored && !lost;
         held.is_stored = false;
         if was_deleted || is_other_epoch {
+            let version = held.version;
             self.held = None;
+            if !is_other_epoch {
+                self.begin_anew(version);
+            }
         }
     }
 }

@@ -57,6 +57,7 @@ pub(super) fn parse(text: &str, store: &str) -> BTreeMap<ServiceName, KnownRelea
                 trip,
                 is_stored: it["stored"].as_bool().unwrap_or(true),
             }),
+            begun_anew: None,
             told: None,
             is_own: false,
         };

@@ -59,6 +59,13 @@ impl Bench {
         self.trips.trip(&ServiceName::default(), trip)
     }
 
+    /// That of the evidence.
+    fn epoch(&self) -> String {
+        let lists = self.in_force.load();
+        let release = self.trips.release(&ServiceName::default(), &lists);
+        release.split_once('/').unwrap().1.to_owned()
+    }
+
     fn read(&self, tripped: StoredText, state: StoredText, lost: bool) {
         let read = ReleaseReading {
             tripped,
@@ -115,7 +122,58 @@ fn a_trip_counts_at_once_and_until_its_key_is_deleted() {
     );
     bench.reads_none();
     assert_eq!(bench.stands(), NONE);
-    assert!(bench.trips_now(""), "again");
+    assert!(!bench.trips_now(""), "by the evidence of before");
+    assert!(bench.trips_now(&bench.epoch()), "again");
+}
+
+#[test]
+fn a_deleted_key_has_evidence_begin_anew_in_an_epoch_that_is_the_same_everywhere() {
+    let state = |epoch: &str| text_of(&format!("{{\"epoch\":\"{epoch}\"}}"));
+    let [one, other] = [(); 2].map(|()| {
+        let bench = Bench::new();
+        bench.read(text_of("stop"), state("e1"), false);
+        bench.read(StoredText::Absent, state("e1"), false);
+        bench
+    });
+    let epoch = one.epoch();
+    assert!(epoch != "e1" && epoch.len() == 16, "{epoch}");
+    assert_eq!(
+        epoch,
+        other.epoch(),
+        "though each has seen it at its own time"
+    );
+    // It is written, and stays; or it cannot be, and stays.
+    one.read(StoredText::Absent, state(&epoch), false);
+    other.read(StoredText::Absent, state("e1"), false);
+    assert_eq!((one.epoch(), other.epoch()), (epoch.clone(), epoch.clone()));
+    // What is found from now on is no trip of an epoch that is over.
+    assert!(!other.trips_now("e1"));
+    assert!(other.trips_now(&epoch));
+    other.read(StoredText::Absent, state("e1"), false);
+    assert_eq!(other.stands(), UNWRITTEN);
+    // Another one, another epoch.
+    for bench in [&one, &other] {
+        let state = bench.trips.known().services[&ServiceName::default()]
+            .state
+            .epoch
+            .clone();
+        let trip = bench.trip_in(&epoch).to_json().to_string();
+        bench.read(
+            text_of(&trip),
+            text_of(&format!("{{\"epoch\":\"{state}\"}}")),
+            false,
+        );
+        bench.read(
+            StoredText::Absent,
+            text_of(&format!("{{\"epoch\":\"{state}\"}}")),
+            false,
+        );
+        assert_eq!(bench.stands(), NONE);
+    }
+    assert_ne!(one.epoch(), epoch);
+    assert_eq!(one.epoch(), other.epoch());
+    one.read(StoredText::Absent, state("e2"), false);
+    assert_eq!(one.epoch(), "e2");
 }
 
 #[test]
@@ -229,6 +287,7 @@ fn the_next_process_goes_on_with_it() {
     let copy = folder.path().join("lists");
     let with_copy = config(&format!("[lists]\nlast_good = {}\n", copy.display()));
     let bench = Bench::with(&with_copy, None);
+    bench.read(StoredText::Absent, text_of("{\"epoch\":\"e\"}"), false);
     assert!(bench.trips_now("e"));
     let handed = ReleaseWatch::hand_over(&*bench.trips);
     let next = Bench::with(&config(""), Some(handed.as_deref()));

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use redis::{RedisError, RedisResult};
 
-use super::known::HeldTrip;
+use super::known::{BegunAnew, HeldTrip};
 use super::place::TripsPlace;
 use super::{Trips, memory};
 use crate::config::{RedisSettings, Store};
 use crate::lists::ServiceName;
-use crate::release::state::{ReleaseState, Trip};
+use crate::release::state::{ReleaseState, Trip, with_epoch};
 use crate::release::webhook::ReleaseNotice;
 use crate::store::file::beside;
 use crate::store::redis::errors::{describe, io_error};
@@ -27,6 +27,9 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// A trip that was written is seen by then, or was removed or lost.
 const SEEN: Duration = Duration::from_secs(5);
+
+/// Time between two attempts to write an epoch.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// People are told of a trip that cannot be written after that time.
 const ALONE: Duration = Duration::from_secs(10);
@@ -63,6 +66,7 @@ impl Trips {
     pub(super) fn write_all(&self, news: &Receiver<()>) {
         let mut attempts: Vec<Attempt> = Vec::new();
         let mut save_told = None;
+        let mut epochs = BTreeMap::new();
         // What people were told last.
         let mut noticed: BTreeMap<ServiceName, Trip> = BTreeMap::new();
         loop {
@@ -74,6 +78,7 @@ impl Trips {
                 continue;
             }
             self.save(&mut save_told);
+            self.write_epochs(&place, &mut epochs);
             attempts.retain(|it| unwritten.contains(&(it.service.clone(), it.trip.clone())));
             for (service, trip) in unwritten {
                 let known = attempts.iter().position(|it| it.service == service);
@@ -110,11 +115,72 @@ impl Trips {
         (known.place.clone(), unwritten.collect())
     }
 
+    /// Writes epochs that have begun since somebody has deleted a key, for gateways that have not seen that.
+    /// `tried`: what was tried for a service.
+    fn write_epochs(
+        &self,
+        place: &TripsPlace,
+        tried: &mut BTreeMap<ServiceName, (BegunAnew, Instant)>,
+    ) {
+        let Store::Redis(settings) = &place.store else {
+            // Whoever reads the file sees what becomes of it.
+            return;
+        };
+        let begun: Vec<(ServiceName, BegunAnew)> = {
+            let known = self.known();
+            let services = known.services.iter().filter_map(|(service, it)| {
+                let begun = it.begun_anew.as_ref();
+                let begun = begun.filter(|begun| begun.after == it.state.epoch)?;
+                Some((service.clone(), begun.clone()))
+            });
+            services.collect()
+        };
+        tried.retain(|service, (it, _)| {
+            let mut begun = begun.iter();
+            begun.any(|(of, begun)| of == service && begun == it)
+        });
+        for (service, begun) in begun {
+            if tried.get(&service).is_some_and(|it| Instant::now() < it.1) {
+                continue;
+            }
+            let outcome = write_epoch(settings, &service, &begun);
+            let pause = match &outcome {
+                Ok(()) => SEEN,
+                Err(_) => PAUSE,
+            };
+            if let Err(error) = outcome
+                && !tried.contains_key(&service)
+            {
+                let name = service.in_log();
+                log::warn!(
+                    "epoch-unwritten {name}epoch={} error={error:?} effect=\"who has not seen that the trip is over \
+                     goes on with its evidence\"",
+                    begun.epoch
+                );
+            }
+            tried.insert(service, (begun, Instant::now() + pause));
+        }
+    }
+
     /// True while the store does not have this trip, as far as is known.
     fn is_unwritten(&self, service: &ServiceName, trip: &Trip) -> bool {
         let known = self.known();
         let held = known.services.get(service).and_then(|it| it.held.as_ref());
         held.is_some_and(|it| !it.is_stored && it.trip == *trip)
+    }
+
+    /// The epochs that the store may have, so that this trip is not over: its own, and the one before that
+    /// while it is not written.
+    fn epochs_of(&self, service: &ServiceName, trip: &Trip) -> Vec<String> {
+        let known = self.known();
+        let known = known.services.get(service);
+        let begun = known.and_then(|it| it.begun_anew.as_ref());
+        let begun = begun.filter(|it| it.epoch == trip.epoch());
+        let before = begun.map(|it| it.after.clone());
+        before
+            .into_iter()
+            .chain([trip.epoch().to_owned()])
+            .collect()
     }
 
     /// A trip that could not be written is over: somebody has reset the release since.
@@ -179,7 +245,8 @@ impl Attempt {
         let is_wanted = || trips.is_unwritten(&self.service, &self.trip);
         let outcome = match &place.store {
             Store::Redis(settings) => {
-                write_to_redis(settings, &self.service, &self.trip, &is_wanted)
+                let epochs = trips.epochs_of(&self.service, &self.trip);
+                write_to_redis(settings, (&self.service, &self.trip), &epochs, &is_wanted)
             }
             Store::File(path) => {
                 write_beside(path, &self.service, &self.trip).map_err(|it| it.to_string())
@@ -213,14 +280,14 @@ impl Attempt {
     }
 }
 
-/// Writes a trip to Redis, unless it has one of the same version.
+/// Writes a trip to Redis, unless it has one of the same version, or its release is in none of these `epochs`.
 ///
 /// # Errors
 /// In words, why it cannot be written.
 fn write_to_redis(
     settings: &RedisSettings,
-    service: &ServiceName,
-    trip: &Trip,
+    (service, trip): (&ServiceName, &Trip),
+    epochs: &[String],
     is_wanted: &dyn Fn() -> bool,
 ) -> Result<Written, String> {
     let mut finder = Finder::quiet();
@@ -236,7 +303,7 @@ fn write_to_redis(
         .open_at_lists(settings, &keyring, &mut Division::default())
         .and_then(|mut link| {
             let keys = (tripped.as_str(), keys.release.as_deref(), &*keys.lists.pre);
-            write_there(&mut link, keys, trip, is_wanted)
+            write_there(&mut link, keys, (trip, epochs), is_wanted)
         });
     outcome.map_err(|error| match error.code() {
         Some("MOVED" | "CROSSSLOT") => format!(
@@ -247,10 +314,50 @@ fn write_to_redis(
     })
 }
 
+/// Writes to Redis that the release has another epoch, unless it has had one since.
+///
+/// # Errors
+/// In words, why it cannot be written.
+fn write_epoch(
+    settings: &RedisSettings,
+    service: &ServiceName,
+    begun: &BegunAnew,
+) -> Result<(), String> {
+    let mut finder = Finder::quiet();
+    let keys = settings.services.iter().find(|it| it.service == *service);
+    let Some((keys, release)) = keys.and_then(|it| Some((it, it.release.as_deref()?))) else {
+        return Ok(());
+    };
+    let keyring = Keyring::new(vec![keys.clone()]);
+    let outcome = finder
+        .open_at_lists(settings, &keyring, &mut Division::default())
+        .and_then(|mut link| {
+            link.ask(redis::cmd("WATCH").arg(release))?;
+            let text = link.ask(redis::cmd("GET").arg(release))?;
+            let text: Option<Vec<u8>> = redis::from_redis_value(text).map_err(RedisError::from)?;
+            let Some(next) = with_epoch(
+                text.as_deref().unwrap_or_default(),
+                &begun.after,
+                &begun.epoch,
+            ) else {
+                return Ok(());
+            };
+            let mut pipe = redis::pipe();
+            pipe.cmd("SET").arg(release).arg(next);
+            // Where somebody else was faster, that is seen before the next attempt.
+            let replies = transaction::run(&mut link, &pipe)?;
+            replies
+                .into_iter()
+                .flatten()
+                .try_for_each(|it| it.map(drop))
+        });
+    outcome.map_err(|error| finder.describe(&error))
+}
+
 fn write_there(
     link: &mut Link,
     (tripped, release, pre): (&str, Option<&str>, &str),
-    trip: &Trip,
+    (trip, epochs): (&Trip, &[String]),
     is_wanted: &dyn Fn() -> bool,
 ) -> RedisResult<Written> {
     link.ask(redis::cmd("WATCH").arg(tripped))?;
@@ -267,7 +374,7 @@ fn write_there(
     let epoch = state
         .map(|it| ReleaseState::parse(&it).epoch)
         .unwrap_or_default();
-    if !epoch.is_empty() && epoch != trip.epoch() {
+    if !epoch.is_empty() && !epochs.contains(&epoch) {
         return Ok(Written::Over);
     }
     let kind = link.ask(redis::cmd("TYPE").arg(pre))?;

@@ -4,10 +4,21 @@
 //! counts half as much as what happens now. The *present* rate is the same with a quarter of a minute. A
 //! release that has just begun has no usual rate, and is held against that of `prod`.
 //!
-//! It is an incident while both present rates are ten times the usual ones (and not below 1 %), unless
+//! It is an incident when both present rates are ten times the usual ones (and not below 1 %), unless
 //! `prod` has less than a quarter of the share of `pre`: then `prod` is better, whatever else is the matter,
 //! and going back helps. During an incident the usual rates learn fifty times more slowly, so that one of
 //! two hours does not become usual, but a new level does in the end.
+//!
+//! # Whose units these are
+//!
+//! There are two accounts. One has the units that count as evidence, of clients without a bad one as yet: it
+//! takes many clients to have many bad ones there. The other has all units. An incident begins where both
+//! accounts say so, and lasts for as long as that of all does:
+//!
+//! - In an outage each client has its bad unit soon, and then nothing is counted of it. The outage goes on.
+//! - When all begins anew, whoever always fails has one more bad unit that counts, all of them within
+//!   seconds. Nothing has happened.
+//! - A scanner makes many bad units, and is one client.
 
 use super::rules::{BLUNT_PART, Lately};
 use crate::release::evidence::{Block, Counted};
@@ -26,8 +37,11 @@ const BAD_UNITS: f64 = 3.0;
 /// An incident is so many times the usual rate…
 const TIMES: f64 = 10.0;
 
-/// … which is taken to be at least this.
-const LOWEST: f64 = 0.001;
+/// … when it begins, so many times that of all units…
+const TIMES_OF_ALL: f64 = 3.0;
+
+/// … and at least this.
+const LOWEST: f64 = 0.01;
 
 /// How fast the usual rates learn meanwhile.
 const IN_AN_INCIDENT: f64 = 0.02;
@@ -56,48 +70,31 @@ impl Average {
     }
 }
 
-/// The usual and the present rates of a service.
+/// The usual and the present rates of both pools, on one account.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Usual {
+struct Account {
     usual: [Average; 2],
     present: [Average; 2],
-    /// Blocks until the incident is over.
-    left: u32,
 }
 
-impl Usual {
-    /// Another release: `pre` is nobody that one knows.
-    pub(crate) fn begin(&mut self) {
+impl Account {
+    fn begin(&mut self) {
         (self.usual[0], self.present[0]) = Default::default();
-        self.left = 0;
     }
 
-    /// Takes a block; one of each second, those without units as well.
-    pub fn add(&mut self, block: &Block) {
-        let counted = [&block.pre, &block.prod];
-        for (present, counted) in self.present.iter_mut().zip(counted) {
+    fn add_present(&mut self, block: &Block) {
+        for (present, counted) in self.present.iter_mut().zip([&block.pre, &block.prod]) {
             present.add(counted, PRESENT_HALF_LIFE, 1.0);
         }
-        self.left = match self.both_fail() {
-            true => QUIET,
-            false => self.left.saturating_sub(1),
-        };
-        let speed = match self.is_incident() {
-            true => IN_AN_INCIDENT,
-            false => 1.0,
-        };
-        for (usual, counted) in self.usual.iter_mut().zip(counted) {
+    }
+
+    fn add_usual(&mut self, block: &Block, speed: f64) {
+        for (usual, counted) in self.usual.iter_mut().zip([&block.pre, &block.prod]) {
             usual.add(counted, USUAL_HALF_LIFE, speed);
         }
     }
 
-    /// True while both pools fail far more than usual, and for a minute after that.
-    pub(crate) fn is_incident(&self) -> bool {
-        self.left > 0
-    }
-
-    /// The present rates, where there are enough units of both pools.
-    pub fn lately(&self) -> Option<Lately> {
+    fn lately(&self) -> Option<Lately> {
         let [pre, prod] = self.present.map(|it| it.rate(PRESENT_UNITS));
         Some(Lately {
             pre: pre?,
@@ -105,21 +102,82 @@ impl Usual {
         })
     }
 
-    /// What usually fails in `prod`, where that is known.
-    pub fn of_prod(&self) -> Option<f64> {
-        self.usual[1].rate(USUAL_UNITS)
-    }
-
-    fn both_fail(&self) -> bool {
+    /// Both pools fail so many times as much as usual.
+    fn both_fail(&self, times: f64) -> bool {
         let [of_pre, of_prod] = self.usual.map(|it| it.rate(USUAL_UNITS));
         let (Some(lately), Some(of_prod)) = (self.lately(), of_prod) else {
             return false;
         };
-        let is_far_above = |rate: f64, usual: f64| rate >= TIMES * usual.max(LOWEST);
+        let is_far_above = |rate: f64, usual: f64| rate >= (times * usual).max(LOWEST);
         let are_bad = self.present.iter().all(|it| it.bad >= BAD_UNITS);
         are_bad
             && is_far_above(lately.pre, of_pre.unwrap_or(of_prod))
             && is_far_above(lately.prod, of_prod)
             && lately.prod >= lately.pre * BLUNT_PART
+    }
+}
+
+/// The usual and the present rates of a service.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Usual {
+    /// Of units that count.
+    counting: Account,
+    /// Of all.
+    all: Account,
+    /// Blocks until the incident is over.
+    left: u32,
+    /// It is over since the last block.
+    has_ended: bool,
+}
+
+impl Usual {
+    /// Another release: `pre` is nobody that one knows.
+    pub(crate) fn begin(&mut self) {
+        self.counting.begin();
+        self.all.begin();
+        (self.left, self.has_ended) = (0, false);
+    }
+
+    /// Takes a block, and what has come in its time from clients that `count_no_more`; one of each second,
+    /// those without units as well.
+    pub fn add(&mut self, block: &Block, count_no_more: &Block) {
+        let mut all = *block;
+        all.pre.add(&count_no_more.pre);
+        all.prod.add(&count_no_more.prod);
+        self.counting.add_present(block);
+        self.all.add_present(&all);
+        let was = self.is_incident();
+        let begins = || self.counting.both_fail(TIMES) && self.all.both_fail(TIMES_OF_ALL);
+        self.left = match was && self.all.both_fail(TIMES) || begins() {
+            true => QUIET,
+            false => self.left.saturating_sub(1),
+        };
+        self.has_ended = was && !self.is_incident();
+        let speed = match self.is_incident() {
+            true => IN_AN_INCIDENT,
+            false => 1.0,
+        };
+        self.counting.add_usual(block, speed);
+        self.all.add_usual(&all, speed);
+    }
+
+    /// True while both pools fail far more than usual, and for a minute after that.
+    pub(crate) fn is_incident(&self) -> bool {
+        self.left > 0
+    }
+
+    /// True after the block with which an incident was over.
+    pub fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
+    /// What usually fails in `prod` of units that count, where that is known.
+    pub fn of_prod(&self) -> Option<f64> {
+        self.counting.usual[1].rate(USUAL_UNITS)
+    }
+
+    /// The present rates of units that count, where there are enough of both pools.
+    pub fn lately(&self) -> Option<Lately> {
+        self.counting.lately()
     }
 }

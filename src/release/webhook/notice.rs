@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use crate::lists::ServiceName;
-use crate::release::state::{KEY_WAS_SET, ResetNote, Trip, now};
+use crate::release::state::{DELETED, KEY_WAS_SET, ResetNote, Trip, now};
 
 /// What has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +133,7 @@ impl ReleaseNotice {
         let notice = Self::new(NoticeKind::TripReset, service, sentence);
         match note {
             Some(note) => notice.by(&note.by, note.reason.as_deref()),
-            None => notice.by("-", Some("the key was deleted")),
+            None => notice.by("-", Some(DELETED)),
         }
     }
 

@@ -1,9 +1,12 @@
 //! One attempt to deliver a message, by `ureq`.
 
 use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::{self, PemObject as _};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::message::{NotTaken, harmless, message, taken};
@@ -49,7 +52,7 @@ pub(crate) fn post(
         .max_idle_connections(0)
         .user_agent(USER_AGENT);
     let config = match settings.url.is_tls() {
-        true => config.tls_config(tls()?),
+        true => config.tls_config(tls(settings.ca.as_deref())?),
         false => config,
     };
     let agent = config.build().new_agent();
@@ -71,21 +74,34 @@ pub(crate) fn post(
     Ok(Delivery { status, answer })
 }
 
-/// The system's authorities, read anew each time: messages are rare, and authorities are renewed.
-fn tls() -> Result<TlsConfig, NotTaken> {
-    let found = rustls_native_certs::load_native_certs();
-    let roots = found.certs.iter();
+/// With these authorities, or the system's; read anew each time: messages are rare, and authorities are
+/// renewed.
+fn tls(ca: Option<&Path>) -> Result<TlsConfig, NotTaken> {
+    let found = match ca {
+        Some(ca) => {
+            let named = |why: String| format!("webhook_ca, {}: {why}", ca.display());
+            let read = CertificateDer::pem_file_iter(ca).and_then(Iterator::collect);
+            read.map_err(|error: pem::Error| named(error.to_string()))
+                .and_then(|it: Vec<_>| match it.is_empty() {
+                    true => Err(named("there are none in it".to_owned())),
+                    false => Ok(it),
+                })
+        }
+        None => {
+            let found = rustls_native_certs::load_native_certs();
+            let why = found.errors.first().map(ToString::to_string);
+            let why = why.unwrap_or_else(|| "there are none".to_owned());
+            match found.certs.is_empty() {
+                true => Err(format!("the system's authorities: {why}")),
+                false => Ok(found.certs),
+            }
+        }
+    };
+    let roots = found.map_err(|why| NotTaken { why, passes: true })?;
+    let roots = roots.iter();
     let roots: Vec<_> = roots
         .map(|it| Certificate::from_der(it).to_owned())
         .collect();
-    if roots.is_empty() {
-        let why = found.errors.first().map(ToString::to_string);
-        let why = why.unwrap_or_else(|| "there are none".to_owned());
-        return Err(NotTaken {
-            why: format!("the system's authorities: {why}"),
-            passes: true,
-        });
-    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = TlsConfig::builder().root_certs(RootCerts::from(roots));
     Ok(config.unversioned_rustls_crypto_provider(provider).build())

@@ -76,6 +76,8 @@ fn a_client_counts_until_its_first_bad_unit_in_whichever_pool() {
     ends(&units, 3, Pre, false);
     let block = units.take(&mut seen);
     assert_eq!(block.units, [count(3, 1), count(1, 1)]);
+    // What is left out of it is known, too.
+    assert_eq!(block.left_out, [count(3, 2), count(1, 0)]);
 }
 
 #[test]

@@ -2,10 +2,15 @@
 
 use super::*;
 
+/// A second, of whose clients all count.
+fn add(usual: &mut Usual, block: Block) {
+    usual.add(&block, &Block::default());
+}
+
 /// So many seconds of 100 units of `pre` and 1000 of `prod`, of which these are bad.
 fn pass(usual: &mut Usual, seconds: u32, pre: u64, prod: u64) {
     for _ in 0..seconds {
-        usual.add(&block((pre, 100), (prod, 1000)));
+        add(usual, block((pre, 100), (prod, 1000)));
     }
 }
 
@@ -44,7 +49,7 @@ fn an_incident_is_seen_within_seconds_and_lasts_for_a_minute_longer() {
     pass(&mut usual, 60, 1, 10);
     assert!(usual.is_incident());
     pass(&mut usual, 120, 1, 10);
-    assert!(!usual.is_incident());
+    assert!(!usual.is_incident() && !usual.has_ended());
 }
 
 #[test]
@@ -85,8 +90,8 @@ fn what_hardly_ever_fails_has_an_incident_from_1_percent_and_three_units_on() {
         let mut usual = Usual::default();
         pass(&mut usual, 3600, 0, 0);
         usual.begin();
-        usual.add(&block((bad, 20), (bad * 10, 200)));
-        usual.add(&block((0, 1), (3000, 3000)));
+        add(&mut usual, block((bad, 20), (bad * 10, 200)));
+        add(&mut usual, block((0, 1), (3000, 3000)));
         assert_eq!(usual.is_incident(), expected);
     }
 }
@@ -94,10 +99,45 @@ fn what_hardly_ever_fails_has_an_incident_from_1_percent_and_three_units_on() {
 #[test]
 fn the_present_is_told_where_there_is_enough_of_both() {
     let mut usual = Usual::default();
-    usual.add(&block((0, 9), (0, 100)));
+    add(&mut usual, block((0, 9), (0, 100)));
     assert_eq!(usual.lately(), None);
-    usual.add(&block((9, 9), (25, 100)));
+    add(&mut usual, block((9, 9), (25, 100)));
     let lately = usual.lately().unwrap();
     assert!((lately.pre - 0.5).abs() < 0.03, "{lately:?}");
     assert!((lately.prod - 0.125).abs() < 0.01, "{lately:?}");
+}
+
+#[test]
+fn an_incident_lasts_while_clients_fail_who_count_no_more_and_its_end_is_said_once() {
+    let mut usual = settled();
+    pass(&mut usual, 5, 50, 500);
+    for _ in 0..1800 {
+        // Everybody has had a bad unit.
+        usual.add(&Block::default(), &block((50, 100), (500, 1000)));
+        assert!(usual.is_incident() && !usual.has_ended());
+    }
+    let mut ends = 0;
+    for _ in 0..300 {
+        usual.add(&block((0, 10), (0, 100)), &block((0, 90), (0, 900)));
+        ends += u32::from(usual.has_ended());
+    }
+    assert!(!usual.is_incident());
+    assert_eq!(ends, 1);
+}
+
+#[test]
+fn those_who_always_fail_make_no_incident_when_they_count_again() {
+    // One in twenty, of whom nobody else fails.
+    let of_all = |usual: &mut Usual, bad: u64| {
+        usual.add(
+            &block((bad, 95 + bad), (10 * bad, 950 + 10 * bad)),
+            &block((5 - bad, 5 - bad), (50 - 10 * bad, 50 - 10 * bad)),
+        );
+    };
+    let mut usual = Usual::default();
+    (0..3600).for_each(|_| of_all(&mut usual, 0));
+    for _ in 0..30 {
+        of_all(&mut usual, 5);
+        assert!(!usual.is_incident());
+    }
 }
