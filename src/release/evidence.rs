@@ -41,15 +41,15 @@
 //! and 1/(5 h (h+1)) for the h-th after it).
 //!
 //! An outage of both pools uses up nearly everybody within seconds. So evidence is renewed when an *incident*
-//! is over, too: without that, a defect that comes then would not be seen before the hour is over. When that
-//! is, depends on what both pools have answered; that does no harm. The h-th renewal is a stopping time: whoever
-//! decides it knows what was, and not what comes. From there on its product begins with 1, and each block
-//! multiplies it by something of which the mean, given all that was before, is at most 1. So each of these
-//! products reaches a number c with probability at most 1/c, whatever has made it begin, and the h-th counts
-//! only if it reaches 1/(α w_h), with the weight w_h that is fixed beforehand. All of them together do so with
-//! probability at most Σ α w_h = α, however much they depend on each other: as they do, since clients that
-//! always fail do so after each renewal again. Nothing is gained by renewing often, and the weights say what
-//! it costs: with one incident every five minutes for a day, e^13 instead of 1.
+//! is over, too: without that, a defect that comes then would not be seen before the hour is over. When
+//! that is, depends on what both pools have answered; that does no harm. The h-th renewal is a stopping
+//! time: whoever decides it knows what was, and not what comes. From there on its product begins with 1,
+//! and each block multiplies it by something of which the mean, given all that was before, is at most 1. So
+//! each of these products reaches a number c with probability at most 1/c, whatever has made it begin, and
+//! the h-th counts only if it reaches 1/(α w_h), with a weight w_h that is fixed beforehand. All of them
+//! together do so with probability at most Σ α w_h = α, however much they depend on each other: as they do,
+//! since clients that always fail do so after each renewal again. Nothing is gained by renewing often, and
+//! the weights say what it costs: after one incident every five minutes for a day, e^13 times the evidence.
 //!
 //! # Good enough
 //!

@@ -280,7 +280,8 @@ impl Attempt {
     }
 }
 
-/// Writes a trip to Redis, unless it has one of the same version, or its release is in none of these `epochs`.
+/// Writes a trip to Redis, unless it has one of the same version, or its release is in none of these
+/// `epochs`.
 ///
 /// # Errors
 /// In words, why it cannot be written.
