@@ -5,10 +5,12 @@ use std::fmt::Write;
 use std::path::Path;
 
 use crate::admin::pages::Member as _;
+use crate::admin::pages::standing::TripShown;
 use crate::admin::pages::verdict::{FindingSeen, VerdictPage, VerdictSeen};
 use crate::cli::admin_client::AdminClient;
 use crate::cli::report::Report;
 use crate::cli::table;
+use crate::lists::ServiceName;
 
 /// What is known of one service, or of all; as JSON, the page `/verdict`.
 ///
@@ -66,6 +68,9 @@ fn text(page: &VerdictPage) -> String {
 
 /// What a person wants to know.
 fn sentence(seen: &VerdictSeen) -> String {
+    if let Some(text) = taken_back(seen) {
+        return text;
+    }
     let Some(failing) = &seen.failing else {
         return match seen.state == VerdictSeen::OFF {
             true => "nothing is counted, since [verdict] mode is off".to_owned(),
@@ -77,11 +82,8 @@ fn sentence(seen: &VerdictSeen) -> String {
     if let Some(slow) = slow.filter(|it| matches!(&*it.finding, "worse" | "suspect")) {
         let _ = write!(text, "; {}", slow.text);
     }
-    if seen.pre_out && seen.state != VerdictSeen::TRIPPED {
+    if seen.pre_out {
         text = format!("no server of pre is up; {text}");
-    }
-    if seen.state == VerdictSeen::TRIPPED {
-        text = format!("taken back: everybody gets the old version; {text}");
     }
     if seen.few_clients && failing.pre_units > 0 {
         let _ = write!(
@@ -93,12 +95,39 @@ fn sentence(seen: &VerdictSeen) -> String {
     text
 }
 
+/// Who has taken it back, and by which numbers of then: once it is taken back, nothing more is counted. None
+/// where it is not.
+fn taken_back(seen: &VerdictSeen) -> Option<String> {
+    let trip = seen.tripped.as_ref();
+    if trip.is_none() && seen.state != VerdictSeen::TRIPPED {
+        return None;
+    }
+    let mut text = "taken back: everybody gets the old version".to_owned();
+    if let Some(numbers) = trip.and_then(TripShown::sentence) {
+        let _ = write!(text, "; {numbers}");
+    }
+    if let Some(trip) = trip {
+        let option = match seen.service == ServiceName::DEFAULT {
+            true => String::new(),
+            false => format!(" --service {}", seen.service),
+        };
+        let words = trip.words();
+        let _ = write!(
+            text,
+            "\ntaken back {words}; to try it again: graygate verdict reset{option}"
+        );
+    }
+    Some(text)
+}
+
 /// The rows of a service: of failures, and of slow answers.
 fn rows(seen: &VerdictSeen) -> Vec<[String; 10]> {
     let both = [("failures", &seen.failing), ("slowness", &seen.slow)];
+    // Of what was taken back nothing is counted, and zeros would be taken for that.
+    let is_over = |it: &FindingSeen| seen.tripped.is_some() && it.pre_units == 0;
     let both = both
         .into_iter()
-        .filter_map(|(about, it)| Some((about, it.as_ref()?)));
+        .filter_map(|(about, it)| Some((about, it.as_ref().filter(|it| !is_over(it))?)));
     both.map(|(about, it)| row(seen, about, it)).collect()
 }
 

@@ -269,7 +269,7 @@ impl ServiceStanding {
 }
 
 impl TripShown {
-    fn of(TripView { trip, is_stored }: TripView) -> Self {
+    pub(super) fn of(TripView { trip, is_stored }: TripView) -> Self {
         Self {
             by: trip.by,
             at: trip.at,
@@ -280,6 +280,14 @@ impl TripShown {
             reason: trip.reason,
             stored: is_stored,
         }
+    }
+
+    /// What was counted, in words, if that is known.
+    pub(crate) fn sentence(&self) -> Option<String> {
+        let numbers: Value = serde_json::from_str(self.numbers.as_deref()?).ok()?;
+        // Anybody may have written it.
+        let text = numbers["text"].as_str()?.chars();
+        Some(text.filter(|it| !it.is_control()).collect())
     }
 
     /// It in words, without an end.

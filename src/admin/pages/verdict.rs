@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use crate::admin::pages::member::{Member, Page, object};
+use crate::admin::pages::standing::TripShown;
 use crate::admin::view::View;
 use crate::config::{Store, VerdictMode};
 use crate::release::case::Case;
@@ -46,6 +47,8 @@ object! {
         /// Of failures, and of slow answers.
         failing: Option<FindingSeen>,
         slow: Option<FindingSeen>,
+        /// That it was taken back: by whom, and by which numbers of then.
+        tripped: Option<TripShown>,
     }
 }
 
@@ -102,7 +105,13 @@ pub(crate) fn render(view: &View) -> String {
     let standing = view.judge.standing();
     let page = VerdictPage {
         by_itself: by_itself(view),
-        services: standing.iter().map(VerdictSeen::of).collect(),
+        services: standing
+            .iter()
+            .map(|it| VerdictSeen {
+                tripped: view.trips.of(&it.service).map(TripShown::of),
+                ..VerdictSeen::of(it)
+            })
+            .collect(),
     };
     format!("{:#}\n", page.render())
 }
