@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde_json::Value;
 use story::crowd::Crowd;
 use story::fleet::{self, shares};
-use story::ground::{Ground, uids};
+use story::ground::{Ground, run_at, uids};
 use story::model::{Model, Outcome, bucket};
 
 /// A step that needs a verdict may take so long on a busy machine.
@@ -172,22 +172,30 @@ fn a_bad_release_takes_itself_back_from_a_quarter_of_the_clients() {
         );
     }
 
+    let trip = ground.redis.cli(&["GET", "graygate:tripped"]);
+    let trip: String = redis::from_redis_value(trip).unwrap();
+    let trip: Value = serde_json::from_str(&trip).unwrap();
     let aborted = "the release in pre was taken back";
+    let history = ground.history();
+    let leader = history[4]["by"].as_str().unwrap();
+    assert!(leader.starts_with("gw-"), "{leader}");
     let expected = [
         ["ann", "stage", "+ 1"],
         ["ann", "rollout", ""],
         ["ann", "rollout", "- 1 + 5"],
         ["ann", "rollout", "- 5 + 25"],
-        ["ann", "rollback", "- 25"],
+        [leader, "rollback", "- 25"],
     ];
     assert_eq!(told(&ground), expected);
-    let history = ground.history();
     assert_eq!(
         [&history[0]["reason"], &history[1]["reason"]],
         ["1.7", "quiet"]
     );
-    let why = history[4]["reason"].as_str().unwrap();
-    assert!(why.contains(aborted), "{why}");
+    let (by, at) = (trip["by"].as_str().unwrap(), trip["at"].as_str().unwrap());
+    let why = format!("rollout: aborted: {aborted} at {at} by {by}: worse; carried on by {leader}");
+    assert_eq!(history[4]["reason"], why);
+    let table = ground.done(&["history"]);
+    assert!(table.lines().all(|it| it.chars().count() < 200), "{table}");
     let status = ground.done(&["rollout", "status"]);
     let lines: Vec<&str> = status.lines().collect();
     assert!(
@@ -196,9 +204,6 @@ fn a_bad_release_takes_itself_back_from_a_quarter_of_the_clients() {
     );
     assert!(lines[1].starts_with(aborted), "{status}");
 
-    let trip = ground.redis.cli(&["GET", "graygate:tripped"]);
-    let trip: String = redis::from_redis_value(trip).unwrap();
-    let trip: Value = serde_json::from_str(&trip).unwrap();
     let messages = ground.messages();
     check_told_once(&messages);
     let [message] = of_kind(&messages, "tripped")[..] else {
@@ -213,11 +218,15 @@ fn a_bad_release_takes_itself_back_from_a_quarter_of_the_clients() {
         status.contains("TRIPPED     pre was taken back at "),
         "{status}"
     );
-    let found = ground.done(&["verdict"]);
-    assert!(
-        found.starts_with("taken back: everybody gets the old version"),
-        "{found}"
+    let counted = trip["numbers"]["text"].as_str().unwrap();
+    let said = format!(
+        "taken back: everybody gets the old version; {counted}\ntaken back at {at} by {by}: worse; "
     );
+    for gateway in &ground.gateways {
+        let output = run_at(gateway, &["verdict"]);
+        let found = String::from_utf8(output.stdout).unwrap();
+        assert!(found.starts_with(&said), "{found}");
+    }
     let refused = ground.refused(&["stage", "5%"]);
     assert!(refused.contains(aborted), "{refused}");
 

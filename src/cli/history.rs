@@ -96,8 +96,22 @@ fn local(at: &str) -> String {
 /// So many lines of a difference are in the table.
 const LINES: usize = 2;
 
+/// And so many characters of a text: `history show` has all.
+const SHOWN: usize = 60;
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 fn row(record: &ChangeRecord) -> [String; 7] {
-    let lines = &record.difference;
+    let reason = record.reason.clone().unwrap_or_default();
+    // What has become of a rollout is in the reason as well.
+    let is_said = |it: &&String| reason.starts_with("rollout: ") && it.starts_with("+ rollout ");
+    let lines = record.difference.iter().filter(|it| !is_said(it));
+    let lines: Vec<String> = lines.map(|it| cut(it)).collect();
     let mut difference = lines[..lines.len().min(LINES)].join(", ");
     if lines.len() > LINES {
         difference.push_str(&format!(", … ({} lines)", lines.len()));
@@ -116,6 +130,6 @@ fn row(record: &ChangeRecord) -> [String; 7] {
         record.verb.clone(),
         record.after.clone(),
         or_none(difference),
-        or_none(record.reason.clone().unwrap_or_default()),
+        or_none(cut(&reason)),
     ]
 }

@@ -120,6 +120,8 @@ pub(crate) struct ListsChange {
     /// As which verb it is in the history, and why, where the order does not say so.
     pub(crate) verb: Option<&'static str>,
     pub(crate) reason: Option<String>,
+    /// Who it is in the history, where that is not whoever has ordered it.
+    pub(crate) by: Option<String>,
 }
 
 impl ListsChange {
@@ -307,6 +309,7 @@ fn judged(work: Work<'_>, wanted: WantedChange) -> ListsChange {
         undo,
         verb: wanted.verb,
         reason: wanted.reason,
+        by: wanted.by,
     }
 }
 

@@ -305,7 +305,8 @@ impl Leader {
                 attended.candidacy.wrote(lease, begun, self.now());
                 attended.candidacy.saw(&rollout);
             }
-            self.announce(service, &rollout.by, &done);
+            let by = done.change.by.as_ref().unwrap_or(&rollout.by);
+            self.announce(service, by, &done);
         }
         Ok(true)
     }

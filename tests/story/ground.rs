@@ -158,8 +158,7 @@ impl Ground {
     /// An operator's command, on the machine of the first gateway.
     #[track_caller]
     pub(crate) fn run(&self, words: &[&str]) -> Output {
-        let ini = self.gateways[0].path("graygate.ini");
-        run_to_exit(&[words, &["-c", ini.to_str().unwrap()]].concat())
+        run_at(&self.gateways[0], words)
     }
 
     /// One that must succeed; what it says.
@@ -247,6 +246,13 @@ impl Ground {
         });
         all.collect()
     }
+}
+
+/// A command on the machine of this gateway.
+#[track_caller]
+pub(crate) fn run_at(gateway: &Gateway, words: &[&str]) -> Output {
+    let ini = gateway.path("graygate.ini");
+    run_to_exit(&[words, &["-c", ini.to_str().unwrap()]].concat())
 }
 
 /// RFC 2104, by hand.

@@ -127,6 +127,8 @@ pub(super) struct WantedChange {
     /// As which verb it is in the history, and why, where the order does not say so.
     pub(super) verb: Option<&'static str>,
     pub(super) reason: Option<String>,
+    /// Who it is in the history, where that is not whoever has ordered it.
+    pub(super) by: Option<String>,
 }
 
 /// The lists that gateways read in these texts.

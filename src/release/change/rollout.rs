@@ -331,6 +331,9 @@ fn carry_on(work: &Work<'_>, mut rollout: Rollout, word: &LeaderWord) -> WantedC
     };
     let mut wanted = written(work, wanted, &rollout);
     wanted.verb = Some(verb);
+    // Nobody has asked for that.
+    let is_stopped = matches!(rollout.course, Course::Paused | Course::Aborted);
+    wanted.by = is_stopped.then(|| word.node.clone());
     wanted.reason = Some(format!("rollout: {reason}; carried on by {}", word.node));
     wanted
 }

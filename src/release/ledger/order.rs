@@ -50,7 +50,7 @@ impl Order {
             number,
             id: self.id.clone(),
             at: now(),
-            by: self.by.clone(),
+            by: change.by.clone().unwrap_or_else(|| self.by.clone()),
             verb: change.verb.unwrap_or(self.verb.name()).to_owned(),
             reason: change.reason.clone().or_else(|| self.reason.clone()),
             service: terms.service.to_string(),

@@ -218,6 +218,7 @@ impl<'a> RedisLedger<'a> {
                 undo: Before::default(),
                 verb: None,
                 reason: None,
+                by: None,
             },
             notes: vec!["the connection was lost; the change was made all the same".to_owned()],
         }
