@@ -7,7 +7,7 @@
 //!            this gateway trips                   it is seen in the store
 //!   none ───────────────────────▶ unwritten ────────────────────────────▶ stored
 //!    ▲                              │    ▲                                  │  │
-//!    │  a new epoch, another pre    │    │      the store has lost it       │  │
+//!    │  a reset, another pre        │    │      the store has lost it       │  │
 //!    ├──────────────────────────────┘    └──────────────────────────────────┘  │
 //!    │            the key was deleted                                          │
 //!    └─────────────────────────────────────────────────────────────────────────┘
@@ -38,7 +38,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crossbeam_channel::{Sender, bounded};
 use serde_json::Value;
 
-use self::known::{HeldTrip, KnownRelease};
+use self::known::KnownRelease;
 use self::place::TripsPlace;
 use super::state::{DELETED, ReleaseState, ResetNote, Trip};
 use super::webhook::{ReleaseNotice, Webhook};
@@ -51,6 +51,8 @@ use crate::upstream::in_force::InForce;
 pub(crate) struct Trips {
     in_force: Arc<InForce>,
     known: Mutex<KnownReleases>,
+    /// Held while the file is written: what was last said of an error.
+    saving: Mutex<Option<String>>,
     /// Of what this gateway has taken back, people are told.
     webhook: Arc<Webhook>,
     /// Rung when there is something to be written.
@@ -95,6 +97,7 @@ impl Trips {
         let trips = Arc::new(Self {
             in_force: Arc::clone(in_force),
             webhook: Arc::clone(webhook),
+            saving: Mutex::default(),
             known: Mutex::new(KnownReleases {
                 services,
                 place,
@@ -143,13 +146,18 @@ impl Trips {
         if lists.version != version || holds || release.epoch() != trip.epoch() {
             return false;
         }
-        release.held = Some(HeldTrip {
-            trip,
-            version,
-            is_stored: false,
-        });
-        self.settle(service, release);
+        release.find(trip);
+        if let Some(of) = self.in_force.serving().of(service) {
+            of.pools().set_tripped(version);
+        }
         known.is_unsaved = true;
+        drop(known);
+        // Before anybody hears of it: what was said is not forgotten, should this process be killed now.
+        self.save();
+        let mut known = self.known();
+        if let Some(release) = known.services.get_mut(service) {
+            self.settle(service, release);
+        }
         drop(known);
         self.ring();
         true
@@ -314,7 +322,7 @@ impl ReleaseWatch for Trips {
         let before = all.services.get(service).map(|it| it.held.clone());
         let known = all.services.entry(service.clone()).or_default();
         match &read.state {
-            StoredText::Text(text) => known.state = ReleaseState::parse(text),
+            StoredText::Text(text) => known.see_state(ReleaseState::parse(text)),
             // Its evidence is what was lost, too.
             StoredText::Absent if !read.lost => known.state = ReleaseState::default(),
             StoredText::Absent | StoredText::Unknown => {}

@@ -49,8 +49,9 @@ struct SeenRollout {
     as_of: i64,
     /// What was written meanwhile is not known: its time is not either.
     is_vague: bool,
-    /// Who has had which fencing number.
-    fences: HashMap<u64, Writer>,
+    /// Who has had which fencing number, by which name: a server that has lost its last second gives the
+    /// number again, to another name.
+    fences: HashMap<(u64, String), Writer>,
     turns: u64,
 }
 
@@ -316,12 +317,14 @@ impl Inner {
         let is_turn = ["at", "course", "why", "share"]
             .iter()
             .any(|it| old[it] != new[it]);
-        if is_turn && turns.1 <= seen.turns {
+        // A person does not know what was lost.
+        if is_turn && who != Who::Desk && turns.1 <= seen.turns {
             wrong("a turn has the number of another");
         }
         seen.turns = seen.turns.max(turns.1);
         if let Who::Node(writer) = who {
-            let fence = number(new, "fence");
+            let holder = new["holder"].as_str().unwrap_or_default();
+            let fence = (number(new, "fence"), holder.to_owned());
             if *seen.fences.entry(fence).or_insert(writer) != writer {
                 wrong("two have written by one fencing number");
             }

@@ -12,6 +12,8 @@ pub(super) struct KnownRelease {
     pub(super) state: ReleaseState,
     /// What has ended a trip without a new epoch has begun one.
     pub(super) begun_anew: Option<BegunAnew>,
+    /// The resets that were seen, the last one last.
+    pub(super) resets: Vec<String>,
     /// A text that is no trip, and what it was taken for when it was first seen.
     pub(super) taken_for: Option<(Vec<u8>, Trip)>,
     /// The version of which it was logged that it was taken back.
@@ -27,6 +29,8 @@ pub(super) struct HeldTrip {
     pub(super) version: u64,
     /// It was seen in the store.
     pub(super) is_stored: bool,
+    /// The resets that were known when it was found, by their epochs: another one ends it.
+    pub(super) resets: Vec<String>,
 }
 
 /// Somebody has deleted the key of a trip, and that is all. The evidence by which it tripped must not have it
@@ -50,9 +54,51 @@ impl KnownRelease {
     /// The next epoch of the release of this `version`.
     fn begin_anew(&mut self, version: u64) {
         let next = xxh64(self.epoch().as_bytes(), version);
+        let epoch = format!("{next:016x}");
+        self.know_reset(&epoch);
         self.begun_anew = Some(BegunAnew {
             after: self.state.epoch.clone(),
-            epoch: format!("{next:016x}"),
+            epoch,
+        });
+    }
+}
+
+impl HeldTrip {
+    /// Somebody has reset the release since. That it has another epoch says nothing: each step of a rollout
+    /// begins one.
+    pub(super) fn is_over(&self, state: &ReleaseState) -> bool {
+        let reset = state.reset.as_ref();
+        reset.is_some_and(|it| !self.resets.contains(&it.epoch))
+    }
+}
+
+/// So many resets are known: a store that has lost its last data may have an earlier one again.
+const RESETS: usize = 16;
+
+impl KnownRelease {
+    /// The store has this state.
+    pub(super) fn see_state(&mut self, state: ReleaseState) {
+        if let Some(reset) = &state.reset {
+            self.know_reset(&reset.epoch);
+        }
+        self.state = state;
+    }
+
+    fn know_reset(&mut self, epoch: &str) {
+        if !self.resets.iter().any(|it| it == epoch) {
+            self.resets.push(epoch.to_owned());
+            let over = self.resets.len().saturating_sub(RESETS);
+            self.resets.drain(..over);
+        }
+    }
+
+    /// This gateway takes something back.
+    pub(super) fn find(&mut self, trip: Trip) {
+        self.held = Some(HeldTrip {
+            version: trip.version(),
+            trip,
+            is_stored: false,
+            resets: self.resets.clone(),
         });
     }
 
@@ -83,6 +129,7 @@ impl KnownRelease {
             version: trip.version(),
             trip,
             is_stored: true,
+            resets: self.resets.clone(),
         };
         match &self.held {
             // What is there is over, and is about to be overwritten.
@@ -93,18 +140,17 @@ impl KnownRelease {
 
     /// The store has none; it may have been `lost`.
     pub(super) fn see_none(&mut self, lost: bool) {
-        let epoch = self.epoch().to_owned();
         let Some(held) = &mut self.held else {
             return;
         };
-        // Somebody has reset the release, perhaps while this gateway could not say what it had found.
-        let is_other_epoch = !epoch.is_empty() && epoch != held.trip.epoch();
+        // It may have been reset while this gateway could not say what it had found.
+        let is_over = held.is_over(&self.state);
         let was_deleted = held.is_stored && !lost;
         held.is_stored = false;
-        if was_deleted || is_other_epoch {
+        if was_deleted || is_over {
             let version = held.version;
             self.held = None;
-            if !is_other_epoch {
+            if !is_over {
                 self.begin_anew(version);
             }
         }

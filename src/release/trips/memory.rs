@@ -43,6 +43,10 @@ pub(super) fn parse(text: &str, store: &str) -> BTreeMap<ServiceName, KnownRelea
     let services = services.filter(|_| value["store"] == store);
     let services = services.filter_map(|(name, it)| {
         let trip = Trip::of_json(&it["trip"])?;
+        let resets = it["resets"].as_array().into_iter().flatten();
+        let resets: Vec<String> = resets
+            .filter_map(|it| Some(it.as_str()?.to_owned()))
+            .collect();
         let known = KnownRelease {
             state: ReleaseState {
                 epoch: it["epoch"].as_str().unwrap_or_default().to_owned(),
@@ -56,8 +60,10 @@ pub(super) fn parse(text: &str, store: &str) -> BTreeMap<ServiceName, KnownRelea
                 version: trip.version(),
                 trip,
                 is_stored: it["stored"].as_bool().unwrap_or(true),
+                resets: resets.clone(),
             }),
             begun_anew: None,
+            resets,
             told: None,
             is_own: false,
         };
@@ -76,6 +82,7 @@ pub(super) fn render(services: &BTreeMap<ServiceName, KnownRelease>, store: &str
         let held = known.held.as_ref()?;
         let mut value = json!({ "trip": held.trip.to_json(), "stored": held.is_stored });
         value["epoch"] = known.state.epoch.clone().into();
+        value["resets"] = held.resets.clone().into();
         if let Some((text, _)) = &known.taken_for {
             value["text"] = String::from_utf8_lossy(text).into();
         }

@@ -213,6 +213,11 @@ fn what_the_store_has_lost_is_held_and_what_was_reset_meanwhile_is_not() {
     let bench = Bench::new();
     let text = bench.trip_in("e1").to_json().to_string();
     let state = |epoch: &str| text_of(&format!("{{\"epoch\":\"{epoch}\"}}"));
+    let reset = |epoch: &str| {
+        let reset = format!("{{\"epoch\":\"{epoch}\",\"by\":\"ann\"}}");
+        text_of(&format!("{{\"epoch\":\"{epoch}\",\"reset\":{reset}}}"))
+    };
+    bench.read(StoredText::Absent, reset("e0"), false);
     bench.read(text_of(&text), state("e1"), false);
     assert_eq!(bench.stands(), STORED);
     bench.read(StoredText::Absent, StoredText::Absent, true);
@@ -222,7 +227,11 @@ fn what_the_store_has_lost_is_held_and_what_was_reset_meanwhile_is_not() {
     assert_eq!(bench.stands(), UNWRITTEN);
     bench.read(StoredText::Absent, state("e1"), false);
     assert_eq!(bench.stands(), UNWRITTEN);
+    // Another step of a rollout, and a reset of before.
     bench.read(StoredText::Absent, state("e2"), false);
+    bench.read(StoredText::Absent, reset("e0"), false);
+    assert_eq!(bench.stands(), UNWRITTEN);
+    bench.read(StoredText::Absent, reset("e2"), false);
     assert_eq!(bench.stands(), NONE);
     let lists = bench.in_force.load();
     let release = bench.trips.release(&ServiceName::default(), &lists);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
@@ -51,7 +52,7 @@ enum Written {
 /// What was tried for a service.
 struct Attempt {
     service: ServiceName,
-    trip: Trip,
+    held: HeldTrip,
     since: Instant,
     at: Instant,
     was_written: bool,
@@ -65,7 +66,6 @@ impl Trips {
     /// Writes what is to be written, for as long as the process lives.
     pub(super) fn write_all(&self, news: &Receiver<()>) {
         let mut attempts: Vec<Attempt> = Vec::new();
-        let mut save_told = None;
         let mut epochs = BTreeMap::new();
         // What people were told last.
         let mut noticed: BTreeMap<ServiceName, Trip> = BTreeMap::new();
@@ -77,18 +77,18 @@ impl Trips {
             if place.rests {
                 continue;
             }
-            self.save(&mut save_told);
+            self.save();
             self.write_epochs(&place, &mut epochs);
-            attempts.retain(|it| unwritten.contains(&(it.service.clone(), it.trip.clone())));
-            for (service, trip) in unwritten {
+            attempts.retain(|it| unwritten.contains(&(it.service.clone(), it.held.clone())));
+            for (service, held) in unwritten {
                 let known = attempts.iter().position(|it| it.service == service);
                 let mut attempt = match known {
                     Some(at) if !attempts[at].is_due() => continue,
                     Some(at) => attempts.swap_remove(at),
-                    None => Attempt::new(service, trip),
+                    None => Attempt::new(service, held),
                 };
                 let known = attempt.make(&place, self);
-                let trip = &attempt.trip;
+                let trip = &attempt.held.trip;
                 if let Some(is_stored) = known
                     && trip.by == place.node
                     && noticed.get(&attempt.service) != Some(trip)
@@ -98,7 +98,7 @@ impl Trips {
                     noticed.insert(attempt.service.clone(), trip.clone());
                 }
                 match attempt.is_over {
-                    true => self.is_over(&attempt.service, &attempt.trip),
+                    true => self.is_over(&attempt.service, &attempt.held.trip),
                     false => attempts.push(attempt),
                 }
             }
@@ -106,11 +106,11 @@ impl Trips {
     }
 
     /// What the store does not have.
-    fn unwritten(&self) -> (TripsPlace, Vec<(ServiceName, Trip)>) {
+    fn unwritten(&self) -> (TripsPlace, Vec<(ServiceName, HeldTrip)>) {
         let known = self.known();
         let unwritten = known.services.iter().filter_map(|(service, it)| {
             let held = it.held.as_ref().filter(|it| !it.is_stored)?;
-            Some((service.clone(), held.trip.clone()))
+            Some((service.clone(), held.clone()))
         });
         (known.place.clone(), unwritten.collect())
     }
@@ -169,20 +169,6 @@ impl Trips {
         held.is_some_and(|it| !it.is_stored && it.trip == *trip)
     }
 
-    /// The epochs that the store may have, so that this trip is not over: its own, and the one before that
-    /// while it is not written.
-    fn epochs_of(&self, service: &ServiceName, trip: &Trip) -> Vec<String> {
-        let known = self.known();
-        let known = known.services.get(service);
-        let begun = known.and_then(|it| it.begun_anew.as_ref());
-        let begun = begun.filter(|it| it.epoch == trip.epoch());
-        let before = begun.map(|it| it.after.clone());
-        before
-            .into_iter()
-            .chain([trip.epoch().to_owned()])
-            .collect()
-    }
-
     /// A trip that could not be written is over: somebody has reset the release since.
     fn is_over(&self, service: &ServiceName, trip: &Trip) {
         let mut known = self.known();
@@ -199,9 +185,11 @@ impl Trips {
     }
 
     /// Writes the file, if it says something else.
-    fn save(&self, told: &mut Option<String>) {
+    pub(super) fn save(&self) {
+        let told = self.saving.lock();
+        let mut told = told.unwrap_or_else(PoisonError::into_inner);
         let mut known = self.known();
-        if !known.is_unsaved {
+        if !known.is_unsaved || known.place.rests {
             return;
         }
         let (place, services) = (known.place.clone(), known.services.clone());
@@ -222,10 +210,10 @@ impl Trips {
 }
 
 impl Attempt {
-    fn new(service: ServiceName, trip: Trip) -> Self {
+    fn new(service: ServiceName, held: HeldTrip) -> Self {
         Self {
             service,
-            trip,
+            held,
             since: Instant::now(),
             at: Instant::now(),
             was_written: false,
@@ -242,19 +230,19 @@ impl Attempt {
     /// Tries to write it. True if the store has it now; false if people should know that it does not; `None`
     /// if there is nothing to tell.
     fn make(&mut self, place: &TripsPlace, trips: &Trips) -> Option<bool> {
-        let is_wanted = || trips.is_unwritten(&self.service, &self.trip);
+        let trip = &self.held.trip;
+        let is_wanted = || trips.is_unwritten(&self.service, trip);
         let outcome = match &place.store {
             Store::Redis(settings) => {
-                let epochs = trips.epochs_of(&self.service, &self.trip);
-                write_to_redis(settings, (&self.service, &self.trip), &epochs, &is_wanted)
+                write_to_redis(settings, &self.service, &self.held, &is_wanted)
             }
             Store::File(path) => {
-                write_beside(path, &self.service, &self.trip).map_err(|it| it.to_string())
+                write_beside(path, &self.service, trip).map_err(|it| it.to_string())
             }
         };
         self.at = Instant::now();
         self.was_written = matches!(outcome, Ok(Written::Yes | Written::Before));
-        let (name, pre) = (self.service.in_log(), &self.trip.pre);
+        let (name, pre) = (self.service.in_log(), &trip.pre);
         let error = match outcome {
             Ok(written @ (Written::Yes | Written::Before)) => {
                 log::info!("trip-written {name}pre={pre}");
@@ -287,8 +275,8 @@ impl Attempt {
 /// In words, why it cannot be written.
 fn write_to_redis(
     settings: &RedisSettings,
-    (service, trip): (&ServiceName, &Trip),
-    epochs: &[String],
+    service: &ServiceName,
+    held: &HeldTrip,
     is_wanted: &dyn Fn() -> bool,
 ) -> Result<Written, String> {
     let mut finder = Finder::quiet();
@@ -304,7 +292,7 @@ fn write_to_redis(
         .open_at_lists(settings, &keyring, &mut Division::default())
         .and_then(|mut link| {
             let keys = (tripped.as_str(), keys.release.as_deref(), &*keys.lists.pre);
-            write_there(&mut link, keys, (trip, epochs), is_wanted)
+            write_there(&mut link, keys, held, is_wanted)
         });
     outcome.map_err(|error| match error.code() {
         Some("MOVED" | "CROSSSLOT") => format!(
@@ -358,9 +346,10 @@ fn write_epoch(
 fn write_there(
     link: &mut Link,
     (tripped, release, pre): (&str, Option<&str>, &str),
-    (trip, epochs): (&Trip, &[String]),
+    held: &HeldTrip,
     is_wanted: &dyn Fn() -> bool,
 ) -> RedisResult<Written> {
+    let trip = &held.trip;
     link.ask(redis::cmd("WATCH").arg(tripped))?;
     let get = |link: &mut Link, key: &str| -> RedisResult<Option<Vec<u8>>> {
         redis::from_redis_value(link.ask(redis::cmd("GET").arg(key))?).map_err(RedisError::from)
@@ -372,10 +361,7 @@ fn write_there(
     }
     // Whoever may not read it does not know of a reset by others, as it does not otherwise.
     let state = release.and_then(|key| get(link, key).ok().flatten());
-    let epoch = state
-        .map(|it| ReleaseState::parse(&it).epoch)
-        .unwrap_or_default();
-    if !epoch.is_empty() && !epochs.contains(&epoch) {
+    if state.is_some_and(|it| held.is_over(&ReleaseState::parse(&it))) {
         return Ok(Written::Over);
     }
     let kind = link.ask(redis::cmd("TYPE").arg(pre))?;
