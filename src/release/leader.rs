@@ -171,6 +171,9 @@ impl Leader {
         let Some(seen) = self.look(service, (ledger, attended), has_resigned)? else {
             return Ok(false);
         };
+        // The lists of a step may have come and gone between two looks.
+        let latest = self.of.trips.latest_turn(service);
+        latest.iter().for_each(|it| attended.candidacy.saw(it));
         let last = attended.last.replace(seen.rollout.clone());
         let turn = |it: &Rollout| (it.id.clone(), it.turns);
         let is_news = last.is_none_or(|it| turn(&it) != turn(&seen.rollout));
@@ -287,7 +290,7 @@ impl Leader {
             holder: self.holder.clone(),
             fence: led.fence,
             node: node_of(config),
-            seen_turns: attended.candidacy.seen_turns(),
+            seen: attended.candidacy.seen(),
             release,
             opinion,
             unwritten: led.unwritten,

@@ -54,8 +54,9 @@
 //!   over for others when they have seen it unchanged for [`LEASE`], by their own clocks; for who has it,
 //!   when it has not been renewed for as long: then it does nothing more before it has taken it anew. A write
 //!   by a person takes it from whoever has it.
-//! - **What was lost is not done again.** Whoever has seen a later turn ([`Rollout::turns`]) than the store
-//!   has now, as after a restart of Redis that has lost its last second, pauses.
+//! - **What was lost is not done again.** Whoever has seen a later turn, or a later step ([`SeenTurn`]), than
+//!   the store has now, as after a restart of Redis that has lost its last second, pauses. Each gateway sees
+//!   them with the lists that come with them, so whoever has brought a step into force knows of it.
 
 use std::time::Duration;
 
@@ -235,10 +236,36 @@ pub(crate) struct Circumstances<'a> {
     /// The share is on `gray` as the last step has left it.
     pub(crate) has_share: bool,
     /// The last turn that was seen of it.
-    pub(crate) seen_turns: u64,
+    pub(crate) seen: SeenTurn,
     pub(crate) opinion: &'a Opinion,
     /// How long the step has been in force besides what is written.
     pub(crate) unwritten: Duration,
+}
+
+/// How far a rollout has come, as far as somebody has seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SeenTurn {
+    /// Its latest turn.
+    pub(crate) turns: u64,
+    /// The place of the latest step. Whoever sees it paused begins anew with this: it is a person who lets it
+    /// go on then, and sees where it is.
+    pub(crate) at: usize,
+}
+
+impl SeenTurn {
+    /// It was seen like that.
+    fn see(&mut self, rollout: &Rollout) {
+        if rollout.turns >= self.turns && rollout.course != Course::Running {
+            self.at = rollout.at;
+        }
+        self.turns = self.turns.max(rollout.turns);
+        self.at = self.at.max(rollout.at);
+    }
+
+    /// What was seen is not there any more.
+    fn is_ahead_of(self, rollout: &Rollout) -> bool {
+        rollout.turns < self.turns || rollout.course == Course::Running && rollout.at < self.at
+    }
 }
 
 /// What is to become of a rollout.
@@ -271,7 +298,7 @@ impl Rollout {
             true => NextTurn::Pause(why),
             false => NextTurn::Wait(why),
         };
-        if self.turns < facts.seen_turns {
+        if facts.seen.is_ahead_of(self) {
             return NextTurn::Pause("the store has lost what had become of the rollout".to_owned());
         }
         if facts.pre != self.pre {
@@ -440,9 +467,9 @@ fn millis(time: Duration) -> u64 {
 /// What a gateway knows of who carries a rollout on. Times are those of its own monotonic clock.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Candidacy {
-    /// The rollout that was seen last, and its latest turn.
+    /// The rollout that was seen last, and how far it has come.
     id: String,
-    turns: u64,
+    seen: SeenTurn,
     /// Its lease, and since when it is this one.
     lease: Lease,
     since: Duration,
@@ -487,7 +514,7 @@ impl Candidacy {
                 ..Self::default()
             };
         }
-        self.turns = self.turns.max(rollout.turns);
+        self.seen.see(rollout);
         if self.lease != rollout.lease || self.since.is_zero() {
             self.lease = rollout.lease.clone();
             self.since = now;
@@ -536,16 +563,16 @@ impl Candidacy {
         });
     }
 
-    /// It was brought to this turn.
+    /// It was seen like that, or brought to that.
     pub(crate) fn saw(&mut self, rollout: &Rollout) {
         if self.id == rollout.id {
-            self.turns = self.turns.max(rollout.turns);
+            self.seen.see(rollout);
         }
     }
 
-    /// The latest turn that was seen.
-    pub(crate) fn seen_turns(&self) -> u64 {
-        self.turns
+    /// How far it has come.
+    pub(crate) fn seen(&self) -> SeenTurn {
+        self.seen
     }
 }
 

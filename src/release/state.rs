@@ -16,8 +16,8 @@ pub(crate) struct ReleaseState {
     pub(crate) epoch: String,
     /// Who has last said that a version may be tried again, and why.
     pub(crate) reset: Option<ResetNote>,
-    /// A rollout is under way.
-    pub(crate) rolls_out: bool,
+    /// The rollout.
+    pub(crate) rollout: Option<Rollout>,
 }
 
 /// Who has said that a version may be tried again.
@@ -64,7 +64,7 @@ impl ReleaseState {
         Self {
             epoch: word(&value, "epoch").unwrap_or_default(),
             reset: note(),
-            rolls_out: Rollout::of_json(&value[ROLLOUT]).is_some_and(|it| !it.course.is_over()),
+            rollout: Rollout::of_json(&value[ROLLOUT]),
         }
     }
 }

@@ -40,6 +40,7 @@ use serde_json::Value;
 
 use self::known::KnownRelease;
 use self::place::TripsPlace;
+use super::rollout::Rollout;
 use super::state::{DELETED, ReleaseState, ResetNote, Trip};
 use super::webhook::{ReleaseNotice, Webhook};
 use crate::config::Config;
@@ -167,8 +168,16 @@ impl Trips {
     pub(crate) fn rolling_out(&self) -> Vec<ServiceName> {
         let known = self.known();
         let services = known.services.iter().filter(|_| !known.place.rests);
-        let services = services.filter(|(_, it)| it.state.rolls_out);
+        let services = services.filter(|(_, it)| {
+            let rollout = it.state.rollout.as_ref();
+            rollout.is_some_and(|it| !it.course.is_over())
+        });
         services.map(|(service, _)| service.clone()).collect()
+    }
+
+    /// The latest turn of a rollout that has come with the lists of a service, whatever the store has now.
+    pub(crate) fn latest_turn(&self, service: &ServiceName) -> Option<Rollout> {
+        self.known().services.get(service)?.latest.clone()
     }
 
     /// The release that evidence belongs to, while these `lists` of a service are in force.

@@ -9,7 +9,7 @@ use super::basis::{EPOCH, STAGE, WantedChange, Work, frozen};
 use super::stage::{self, ShareBy};
 use super::{back, promote};
 use crate::release::rollout::{
-    Circumstances, Course, Lease, NextTurn, Opinion, ROLLOUT, Rollout, rollout_in,
+    Circumstances, Course, Lease, NextTurn, Opinion, ROLLOUT, Rollout, SeenTurn, rollout_in,
 };
 
 /// What is done to a rollout.
@@ -44,7 +44,7 @@ pub(crate) struct LeaderWord {
     pub(crate) fence: u64,
     /// The name of the gateway, for the history.
     pub(crate) node: String,
-    pub(crate) seen_turns: u64,
+    pub(crate) seen: SeenTurn,
     /// What it finds of this `PREDIGEST/EPOCH`; of another one, it knows nothing.
     pub(crate) release: String,
     pub(crate) opinion: Opinion,
@@ -273,13 +273,13 @@ fn carry_on(work: &Work<'_>, mut rollout: Rollout, word: &LeaderWord) -> WantedC
         trip: trip.as_deref(),
         frozen: frozen.as_deref(),
         has_share: has_share(work, &rollout),
-        seen_turns: word.seen_turns,
+        seen: word.seen,
         opinion: if is_of_it { &word.opinion } else { &unknown },
         unwritten: word.unwritten,
     };
     let at = &work.drawn.at;
     let next = rollout.next(&facts);
-    rollout.turns = rollout.turns.max(word.seen_turns);
+    rollout.turns = rollout.turns.max(word.seen.turns);
     let (verb, outcome) = match next {
         NextTurn::Over | NextTurn::Wait(_) => return WantedChange::default(),
         NextTurn::Step(to) => {

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::lists::{PeerList, ServiceName};
 use crate::release::history::ChangeRecord;
-use crate::release::rollout::{Opinion, ROLLOUT, rollout_in};
+use crate::release::rollout::{Opinion, ROLLOUT, SeenTurn, rollout_in};
 
 const RELEASE: &str = "0011223344556677";
 
@@ -457,7 +457,7 @@ fn word(found: &FoundLists, fence: u64, epoch: &str, unwritten: u64) -> Verb {
         holder: "gw-1".to_owned(),
         fence,
         node: "gw-1".to_owned(),
-        seen_turns: 1,
+        seen: SeenTurn { turns: 1, at: 0 },
         release: format!("{pre}/{epoch}"),
         opinion: Opinion::Good,
         unwritten: Duration::from_secs(unwritten),

@@ -64,7 +64,7 @@ fn what_becomes_of_it_is_told_in_the_order_of_the_rules() {
         trip: None,
         frozen: None,
         has_share: true,
-        seen_turns: 1,
+        seen: SeenTurn { turns: 1, at: 0 },
         opinion: &good,
         unwritten: EVERY,
     };
@@ -146,10 +146,16 @@ fn what_becomes_of_it_is_told_in_the_order_of_the_rules() {
         }
     ));
     let lost = Circumstances {
-        seen_turns: 2,
+        seen: SeenTurn { turns: 2, at: 0 },
         ..other.clone()
     };
     assert!(is_pause(&running.next(&lost)));
+    // Somebody has done something since that was lost: its number is that of what was.
+    let stepped = Circumstances {
+        seen: SeenTurn { turns: 1, at: 1 },
+        ..facts.clone()
+    };
+    assert!(is_pause(&running.next(&stepped)));
 
     // One that is paused goes neither on nor into another pause, but to its end.
     let paused = Rollout {
@@ -158,6 +164,28 @@ fn what_becomes_of_it_is_told_in_the_order_of_the_rules() {
         ..rollout()
     };
     assert_eq!(paused.next(&facts), wait("lunch"));
+    assert_eq!(paused.next(&stepped), wait("lunch"));
+}
+
+#[test]
+fn whoever_sees_it_paused_begins_anew_with_the_step_that_it_is_at() {
+    let mut seen = SeenTurn::default();
+    let at = |at, turns, course| Rollout {
+        at,
+        turns,
+        course,
+        ..rollout()
+    };
+    seen.see(&at(1, 2, Course::Running));
+    seen.see(&at(0, 1, Course::Running));
+    assert_eq!(seen, SeenTurn { turns: 2, at: 1 });
+    assert!(seen.is_ahead_of(&at(0, 1, Course::Running)));
+    assert!(seen.is_ahead_of(&at(0, 3, Course::Running)));
+    seen.see(&at(0, 1, Course::Paused));
+    assert_eq!(seen, SeenTurn { turns: 2, at: 1 });
+    seen.see(&at(0, 2, Course::Paused));
+    seen.see(&at(0, 3, Course::Running));
+    assert_eq!(seen, SeenTurn { turns: 3, at: 0 });
     assert!(matches!(
         paused.next(&by_hand_of(&facts)),
         NextTurn::Wait(_)
@@ -369,7 +397,7 @@ impl World {
     fn facts<'a>(
         &self,
         opinion: &'a Opinion,
-        seen_turns: u64,
+        seen: SeenTurn,
         unwritten: Duration,
     ) -> Circumstances<'a> {
         Circumstances {
@@ -377,7 +405,7 @@ impl World {
             trip: self.is_tripped.then_some("worse"),
             frozen: self.is_frozen.then_some("frozen"),
             has_share: self.on_gray == Some(self.rollout.steps[self.rollout.at]),
-            seen_turns,
+            seen,
             opinion,
             unwritten,
         }
@@ -413,7 +441,7 @@ impl World {
             Role::Leads {
                 fence, unwritten, ..
             } => {
-                let facts = self.facts(&Opinion::Good, actor.candidacy.seen_turns(), unwritten);
+                let facts = self.facts(&Opinion::Good, actor.candidacy.seen(), unwritten);
                 Some(match rollout.next(&facts) {
                     NextTurn::Wait(_) | NextTurn::Over => {
                         let renewal = rollout.renew(unwritten);
@@ -455,7 +483,7 @@ impl World {
             Intent::CarryOn(unwritten, fence) => {
                 let mut rollout = self.read();
                 assert!(rollout.is_led_by(&actor.name, fence));
-                let facts = self.facts(&Opinion::Good, actor.candidacy.seen_turns(), unwritten);
+                let facts = self.facts(&Opinion::Good, actor.candidacy.seen(), unwritten);
                 match rollout.next(&facts) {
                     NextTurn::Step(at) => {
                         assert!(!self.is_tripped && !self.is_frozen);

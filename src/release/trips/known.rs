@@ -3,6 +3,7 @@
 use xxhash_rust::xxh64::xxh64;
 
 use crate::lists::{Digest, ServiceName};
+use crate::release::rollout::Rollout;
 use crate::release::state::{ReleaseState, Trip};
 
 /// What is known of the release of a service.
@@ -14,6 +15,8 @@ pub(super) struct KnownRelease {
     pub(super) begun_anew: Option<BegunAnew>,
     /// The resets that were seen, the last one last.
     pub(super) resets: Vec<String>,
+    /// The latest turn of the rollout that was seen, also if the store has lost it since.
+    pub(super) latest: Option<Rollout>,
     /// A text that is no trip, and what it was taken for when it was first seen.
     pub(super) taken_for: Option<(Vec<u8>, Trip)>,
     /// The version of which it was logged that it was taken back.
@@ -80,6 +83,13 @@ impl KnownRelease {
     pub(super) fn see_state(&mut self, state: ReleaseState) {
         if let Some(reset) = &state.reset {
             self.know_reset(&reset.epoch);
+        }
+        if let Some(rollout) = &state.rollout {
+            let seen = self.latest.as_ref();
+            let is_ahead = |it: &Rollout| it.id == rollout.id && it.turns > rollout.turns;
+            if !seen.is_some_and(is_ahead) {
+                self.latest = Some(rollout.clone());
+            }
         }
         self.state = state;
     }

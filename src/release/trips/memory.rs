@@ -51,7 +51,7 @@ pub(super) fn parse(text: &str, store: &str) -> BTreeMap<ServiceName, KnownRelea
             state: ReleaseState {
                 epoch: it["epoch"].as_str().unwrap_or_default().to_owned(),
                 reset: None,
-                rolls_out: false,
+                rollout: None,
             },
             taken_for: it["text"]
                 .as_str()
@@ -64,6 +64,7 @@ pub(super) fn parse(text: &str, store: &str) -> BTreeMap<ServiceName, KnownRelea
             }),
             begun_anew: None,
             resets,
+            latest: None,
             told: None,
             is_own: false,
         };
