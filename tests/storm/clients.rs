@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::model::Model;
 use super::node::Node;
+use super::version::BY;
 use crate::support::Client;
 
 /// Requests between two looks at the gateway.
@@ -52,7 +53,8 @@ fn ask_once(node: &Node, client: &mut Option<Client>, rng: &mut Rng) -> Option<(
     let client = client.as_mut()?;
     let of = format!("10.{}.{}.{}", rng.u8(..), rng.u8(..), rng.u8(1..255));
     client.send_if_open(format!(
-        "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: {of}\r\n\r\n"
+        "GET / HTTP/1.1\r\nHost: a\r\n{BY}: {}\r\nX-Forwarded-For: {of}\r\n\r\n",
+        node.number
     ));
     let response = client.try_response_to("GET").ok()?;
     Some((response.status(), response.text()))

@@ -22,6 +22,9 @@ const IN_FORCE: Duration = Duration::from_secs(40);
 /// A step is taken so soon, if nothing stands against it.
 const STEPPED: Duration = Duration::from_secs(50);
 
+/// All steps are taken so soon, from then on.
+const ENDED: Duration = Duration::from_secs(60);
+
 /// A version that fails is taken back so soon.
 const TAKEN_BACK: Duration = Duration::from_secs(60);
 
@@ -176,7 +179,7 @@ impl<'a> Driver<'a> {
             .collect();
         let pre = others[self.rng.usize(..others.len())];
         for version in self.versions {
-            version.set_bad(false);
+            version.set_bad(0);
         }
         self.write_lists(pre, prod);
         self.wait("what was under way is over", IN_FORCE, |it| {
@@ -193,7 +196,7 @@ impl<'a> Driver<'a> {
         let steps: Vec<String> = (0..self.rng.u32(3..7))
             .map(|it| (first + it * 12).to_string())
             .collect();
-        let every = self.rng.u32(1..4);
+        let every = self.rng.u32(1..3);
         let mut words = format!(
             "rollout start --yes --by ann --steps {} --every {every}s",
             steps.join(",")
@@ -230,7 +233,7 @@ impl<'a> Driver<'a> {
                     true => self.act(),
                     false => self.fault(),
                 }
-                next = Instant::now() + self.millis(100, 2500);
+                next = Instant::now() + self.millis(200, 4500);
             }
             std::thread::sleep(Duration::from_millis(40));
         }
@@ -238,11 +241,28 @@ impl<'a> Driver<'a> {
 
     fn make_bad(&mut self) {
         self.model.is_bad(&self.pre_digest);
-        self.versions[self.pre].set_bad(true);
-        self.model.note(&format!("v{} fails from now on", self.pre));
-        self.model.count("defects");
+        let node = self.rng.usize(..self.nodes.len());
+        let (bad, what) = match self.rng.bool() {
+            true => (u8::MAX, "defects"),
+            false => (1 << node, "defects by one gateway"),
+        };
+        self.versions[self.pre].set_bad(bad);
+        self.model
+            .note(&format!("v{} fails from now on: {bad:b}", self.pre));
+        self.model.count(what);
+        // The others know nothing of that, and go on.
+        if bad != u8::MAX && !self.chance(3) && !self.is_due(Mend::Way(node)) {
+            self.nodes[node].way.set(Way::Cut);
+            let after = self.millis(4000, 15_000);
+            self.model
+                .note(&format!("gw-{node}: its way is cut for {after:?}"));
+            self.later(after, Mend::Way(node));
+        }
         if self.rng.bool() {
-            let doomed = self.rng.usize(..self.nodes.len());
+            let doomed = match bad {
+                u8::MAX => self.rng.usize(..self.nodes.len()),
+                _ => node,
+            };
             self.nodes[doomed]
                 .is_doomed
                 .store(true, std::sync::atomic::Ordering::Relaxed);
@@ -523,8 +543,18 @@ impl<'a> Driver<'a> {
             let rollout = it.rollout();
             (rollout["turns"].as_u64() > turns || is_over(&rollout)).then_some(())
         });
-        if moved.is_some() {
-            self.model.count("went on");
+        if moved.is_none() {
+            return;
+        }
+        self.model.count("went on");
+        if self.rng.bool() {
+            let ended = self.wait("it comes to its end", ENDED, |it| {
+                let is_over = is_over(&it.rollout());
+                is_over.then_some(())
+            });
+            if ended.is_some() {
+                self.model.count("went on to the end");
+            }
         }
     }
 }
