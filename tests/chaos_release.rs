@@ -1,8 +1,8 @@
 //! Releases on three gateways and one Redis, while at random moments Redis is killed (and has kept all, all
 //! but its last second, or nothing), gateways are killed or stand still, the network of one is cut or hangs,
 //! clocks are set, and people pause, freeze, abort and reset: never a step twice, none back up, none too
-//! early, none after an end; and no trip is lost, even if the gateway that has decided it is killed the moment
-//! after.
+//! early, none after an end; and no trip is lost, even if the gateway that has decided it is killed right
+//! then.
 //!
 //! `CHAOS_SECONDS=600 cargo test --test chaos_release -- --nocapture` is the long run; `CHAOS_SEED` repeats
 //! its decisions, though not the machine's.

@@ -201,7 +201,19 @@ impl Leader {
             // All of it is looked at by the next turn, of who leads then.
             Role::Takes | Role::Follows => {
                 attended.looked = None;
-                Ok(false)
+                let is_running = seen.rollout.course == Course::Running;
+                let is_lost = attended.candidacy.seen().is_ahead_of(&seen.rollout);
+                if !is_running || !is_lost || has_resigned {
+                    return Ok(false);
+                }
+                // Who leads need not know of that.
+                let led = LedRollout {
+                    fence: seen.rollout.lease.fence,
+                    is_over: false,
+                    unwritten: Duration::ZERO,
+                    is_news: true,
+                };
+                self.carry_on((config, service), (ledger, attended), &seen, &led)
             }
         }
     }

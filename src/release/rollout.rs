@@ -55,8 +55,9 @@
 //!   when it has not been renewed for as long: then it does nothing more before it has taken it anew. A write
 //!   by a person takes it from whoever has it.
 //! - **What was lost is not done again.** Whoever has seen a later turn, or a later step ([`SeenTurn`]), than
-//!   the store has now, as after a restart of Redis that has lost its last second, pauses. Each gateway sees
-//!   them with the lists that come with them, so whoever has brought a step into force knows of it.
+//!   the store has now, as after a restart of Redis that has lost its last second, pauses it, whoever leads:
+//!   that one need not have seen it. Each gateway sees a turn with the lists that come with it, so whoever has
+//!   brought a step into force knows of it.
 
 use std::time::Duration;
 
@@ -263,7 +264,7 @@ impl SeenTurn {
     }
 
     /// What was seen is not there any more.
-    fn is_ahead_of(self, rollout: &Rollout) -> bool {
+    pub(crate) fn is_ahead_of(self, rollout: &Rollout) -> bool {
         rollout.turns < self.turns || rollout.course == Course::Running && rollout.at < self.at
     }
 }
@@ -287,6 +288,9 @@ pub(crate) enum NextTurn {
     },
 }
 
+/// Why a rollout is paused of which somebody has seen more than there is.
+pub(crate) const LOST: &str = "the store has lost what had become of the rollout";
+
 impl Rollout {
     /// What is to become of it.
     pub(crate) fn next(&self, facts: &Circumstances<'_>) -> NextTurn {
@@ -299,7 +303,7 @@ impl Rollout {
             false => NextTurn::Wait(why),
         };
         if facts.seen.is_ahead_of(self) {
-            return NextTurn::Pause("the store has lost what had become of the rollout".to_owned());
+            return NextTurn::Pause(LOST.to_owned());
         }
         if facts.pre != self.pre {
             return NextTurn::Abort {

@@ -71,6 +71,8 @@ struct Inner {
     /// Which version is behind a digest, and which of them were bad.
     versions: HashMap<String, String>,
     bad: HashSet<String>,
+    /// They are in `prod` as well, or were.
+    promoted: HashSet<String>,
     counts: BTreeMap<&'static str, u64>,
 }
 
@@ -132,10 +134,16 @@ impl Model {
         let mut inner = self.inner();
         inner.versions.insert(digest.to_owned(), name.to_owned());
         inner.bad.remove(digest);
+        inner.promoted.remove(digest);
     }
 
+    /// The name of it, unless everybody may get it.
     pub(crate) fn version(&self, digest: &str) -> Option<String> {
-        self.inner().versions.get(digest).cloned()
+        let inner = self.inner();
+        let version = inner.versions.get(digest);
+        version
+            .filter(|_| !inner.promoted.contains(digest))
+            .cloned()
     }
 
     /// From now on it may be taken back.
@@ -317,10 +325,6 @@ impl Inner {
         let is_turn = ["at", "course", "why", "share"]
             .iter()
             .any(|it| old[it] != new[it]);
-        // A person does not know what was lost.
-        if is_turn && who != Who::Desk && turns.1 <= seen.turns {
-            wrong("a turn has the number of another");
-        }
         seen.turns = seen.turns.max(turns.1);
         if let Who::Node(writer) = who {
             let holder = new["holder"].as_str().unwrap_or_default();
@@ -343,6 +347,10 @@ impl Inner {
                 _ => "resumed",
             };
             *self.counts.entry(what).or_default() += 1;
+            if new["course"] == "done" && new["promote"] == true {
+                let pre = new["pre"].as_str().unwrap_or_default();
+                self.promoted.insert(pre.to_owned());
+            }
         }
         let is_of_it = tripped["pre"] == new["pre"];
         let is_end = new["course"] == "done" && who != Who::Desk;

@@ -9,7 +9,7 @@ use super::basis::{EPOCH, STAGE, WantedChange, Work, frozen};
 use super::stage::{self, ShareBy};
 use super::{back, promote};
 use crate::release::rollout::{
-    Circumstances, Course, Lease, NextTurn, Opinion, ROLLOUT, Rollout, SeenTurn, rollout_in,
+    Circumstances, Course, LOST, Lease, NextTurn, Opinion, ROLLOUT, Rollout, SeenTurn, rollout_in,
 };
 
 /// What is done to a rollout.
@@ -258,7 +258,9 @@ fn written(work: &Work<'_>, mut wanted: WantedChange, rollout: &Rollout) -> Want
 
 /// What is due, if whoever says so leads.
 fn carry_on(work: &Work<'_>, mut rollout: Rollout, word: &LeaderWord) -> WantedChange {
-    if !rollout.is_led_by(&word.holder, word.fence) {
+    let leads = rollout.is_led_by(&word.holder, word.fence);
+    let is_lost = rollout.course == Course::Running && word.seen.is_ahead_of(&rollout);
+    if !leads && !is_lost {
         return WantedChange::default();
     }
     let (pre, trip) = (work.release(), work.trip());
@@ -278,7 +280,14 @@ fn carry_on(work: &Work<'_>, mut rollout: Rollout, word: &LeaderWord) -> WantedC
         unwritten: word.unwritten,
     };
     let at = &work.drawn.at;
-    let next = rollout.next(&facts);
+    let next = match leads {
+        true => rollout.next(&facts),
+        // Who leads need not know of it, so all that is needed is to have seen more than there is.
+        false => {
+            rollout.seize();
+            NextTurn::Pause(LOST.to_owned())
+        }
+    };
     rollout.turns = rollout.turns.max(word.seen.turns);
     let (verb, outcome) = match next {
         NextTurn::Over | NextTurn::Wait(_) => return WantedChange::default(),

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::lists::{PeerList, ServiceName};
 use crate::release::history::ChangeRecord;
-use crate::release::rollout::{Opinion, ROLLOUT, SeenTurn, rollout_in};
+use crate::release::rollout::{Course, Opinion, ROLLOUT, SeenTurn, rollout_in};
 
 const RELEASE: &str = "0011223344556677";
 
@@ -494,6 +494,17 @@ fn a_leader_takes_a_step_by_its_own_number_when_it_is_due_and_for_its_own_releas
         assert!(change.is_none(), "{what}: {change:?}");
     }
     assert!(change(&begun, &word(&begun, 0, RELEASE, 60)).is_none());
+    // Whoever has seen more than there is pauses it, and whoever leads does not any more.
+    let mut knows = word(&led, 2, RELEASE, 60);
+    if let Verb::Rollout(RolloutVerb::CarryOn(word)) = &mut knows {
+        word.seen = SeenTurn { turns: 4, at: 1 };
+    }
+    let paused = done(&led, &knows);
+    let rollout = rollout_in(&paused.state).unwrap();
+    assert_eq!((rollout.course, rollout.turns), (Course::Paused, 5));
+    assert_eq!((rollout.lease.holder, rollout.lease.fence), (None, 2));
+    assert_eq!(texts(&paused, ListName::Gray), ["10.0.0.1", "percent:1"]);
+    assert!(change(&paused, &knows).is_none());
     let step = change(&led, &word(&led, 1, RELEASE, 60));
     assert_eq!(step.verb, Some("rollout"));
     let next = after(&led, &step);
