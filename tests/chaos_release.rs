@@ -43,9 +43,9 @@ fn no_step_is_taken_twice_and_no_trip_is_lost_whatever_fails() {
     println!("seed {seed}: {seconds} s, redis keeps {keeps:?}");
     let mut rng = Rng::with_seed(seed);
     let server = Server::start(keeps);
-    let (address, ports) = (server.address(), Arc::new(Mutex::new(HashMap::new())));
+    let (address, writers) = (server.address(), Arc::new(Mutex::new(HashMap::new())));
     let nodes: Vec<Node> = (0..NODES)
-        .map(|it| Node::new(it, address, &ports))
+        .map(|it| Node::new(it, address, &writers))
         .collect();
     if nodes.iter().any(|it| it.clock.is_none()) {
         println!("no clock is set: that takes cc");
@@ -59,8 +59,8 @@ fn no_step_is_taken_twice_and_no_trip_is_lost_whatever_fails() {
     let (model, done, asked) = (&model, &done, &asked);
     let mut rounds = 0;
     std::thread::scope(|scope| {
-        let ports = &ports;
-        scope.spawn(move || monitor::follow(address, ports, model, done));
+        let writers = &writers;
+        scope.spawn(move || monitor::follow(address, writers, model, done));
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let mut driver = Driver::new(rng.fork(), model, server, &nodes, &versions);
             driver.fill();

@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -16,8 +16,9 @@ pub(crate) enum Way {
     Cut,
 }
 
-/// Which process of which gateway a connection of Redis is of, by its port.
-pub(crate) type Ports = Arc<Mutex<HashMap<u16, Writer>>>;
+/// Which process of which gateway a connection of Redis is of, by its address. Each gateway has a host of its
+/// own, so that nobody else has one of these.
+pub(crate) type Writers = Arc<Mutex<HashMap<SocketAddr, Writer>>>;
 
 /// A process of a gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,7 +72,7 @@ impl Shared {
 
 impl Forwarder {
     /// One for this node, from a free address to `target`.
-    pub(crate) fn start(node: usize, target: SocketAddr, ports: &Ports) -> Self {
+    pub(crate) fn start(node: usize, target: SocketAddr, writers: &Writers) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
@@ -82,7 +83,8 @@ impl Forwarder {
             }),
             changed: Condvar::new(),
         });
-        let (own, ports) = (Arc::clone(&shared), Arc::clone(ports));
+        let (own, writers) = (Arc::clone(&shared), Arc::clone(writers));
+        let host = Ipv4Addr::new(127, 77, 0, 1 + u8::try_from(node).unwrap());
         std::thread::spawn(move || {
             for client in listener.incoming() {
                 let Ok(client) = client else { continue };
@@ -91,13 +93,13 @@ impl Forwarder {
                     reset(&client);
                     continue;
                 }
-                let Ok(server) = TcpStream::connect_timeout(&target, Duration::from_secs(2)) else {
+                let Ok(server) = connect_from(host, target) else {
                     reset(&client);
                     continue;
                 };
                 let mut state = own.state();
-                let port = server.local_addr().unwrap().port();
-                ports.lock().unwrap().insert(port, state.writer);
+                let from = server.local_addr().unwrap();
+                writers.lock().unwrap().insert(from, state.writer);
                 let streams = Arc::new([client, server]);
                 state.open.retain(|it| it.strong_count() > 0);
                 state.open.push(Arc::downgrade(&streams));
@@ -128,6 +130,13 @@ impl Forwarder {
     pub(crate) fn of_process(&self, process: u32) {
         self.shared.state().writer.process = process;
     }
+}
+
+fn connect_from(host: Ipv4Addr, target: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((host, 0)).into())?;
+    socket.connect_timeout(&target.into(), Duration::from_secs(2))?;
+    Ok(socket.into())
 }
 
 fn reset(stream: &TcpStream) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::forwarder::Ports;
+use super::forwarder::Writers;
 use super::model::{Held, Model, Who};
 
 /// The keys that matter.
@@ -15,19 +15,19 @@ const STATE: &str = "graygate:release";
 const TRIPPED: &str = "graygate:tripped";
 
 /// Follows the server until `done`, whenever it is there.
-pub(crate) fn follow(server: SocketAddr, ports: &Ports, model: &Model, done: &AtomicBool) {
+pub(crate) fn follow(server: SocketAddr, writers: &Writers, model: &Model, done: &AtomicBool) {
     let mut number = 0;
     while !done.load(Ordering::Relaxed) {
         number += 1;
         // It is away, as a rule.
-        let _ = follow_once(server, ports, model, &format!("marker-{number}"), done);
+        let _ = follow_once(server, writers, model, &format!("marker-{number}"), done);
         std::thread::sleep(Duration::from_millis(3));
     }
 }
 
 fn follow_once(
     server: SocketAddr,
-    ports: &Ports,
+    writers: &Writers,
     model: &Model,
     marker: &str,
     done: &AtomicBool,
@@ -64,7 +64,7 @@ fn follow_once(
         }
         let line = String::from_utf8_lossy(&bytes).into_owned();
         bytes.clear();
-        let Some((at, port, words)) = parse(&line) else {
+        let Some((at, from, words)) = parse(&line) else {
             continue;
         };
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -74,7 +74,7 @@ fn follow_once(
             }
             continue;
         }
-        let who = ports.lock().unwrap().get(&port).copied();
+        let who = writers.lock().unwrap().get(&from).copied();
         let who = who.map_or(Who::Desk, Who::Node);
         let command = words[0].to_ascii_uppercase();
         match (&*command, &words[1..]) {
@@ -104,13 +104,13 @@ fn value(text: Option<String>) -> Value {
     })
 }
 
-/// `+1339518083.107412 [0 127.0.0.1:60866] "SET" "x" "1"`: the time in microseconds, the port, the words.
-fn parse(line: &str) -> Option<(i64, u16, Vec<String>)> {
+/// `+1339518083.107412 [0 127.0.0.1:60866] "SET" "x" "1"`: the time in microseconds, who says so, the words.
+fn parse(line: &str) -> Option<(i64, SocketAddr, Vec<String>)> {
     let (time, rest) = line.strip_prefix('+')?.split_once(" [")?;
     let (seconds, micros) = time.split_once('.')?;
     let at = seconds.parse::<i64>().ok()? * 1_000_000 + micros.parse::<i64>().ok()?;
     let (from, rest) = rest.split_once("] ")?;
-    let port = from.rsplit_once(':')?.1.parse().ok()?;
+    let from = from.split_once(' ')?.1.parse().ok()?;
     let (mut words, mut word) = (Vec::new(), None::<Vec<u8>>);
     let mut bytes = rest.bytes();
     while let Some(byte) = bytes.next() {
@@ -136,5 +136,5 @@ fn parse(line: &str) -> Option<(i64, u16, Vec<String>)> {
             (Some(word), byte) => word.push(byte),
         }
     }
-    (!words.is_empty()).then_some((at, port, words))
+    (!words.is_empty()).then_some((at, from, words))
 }

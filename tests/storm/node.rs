@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::clock::Clock;
-use super::forwarder::{Forwarder, Ports};
+use super::forwarder::{Forwarder, Writers};
 use super::model::Model;
 use crate::support::{Client, Setup, free_address};
 
@@ -30,10 +30,10 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(number: usize, server: SocketAddr, ports: &Ports) -> Self {
+    pub(crate) fn new(number: usize, server: SocketAddr, writers: &Writers) -> Self {
         let (name, way) = (
             format!("gw-{number}"),
-            Forwarder::start(number, server, ports),
+            Forwarder::start(number, server, writers),
         );
         let [listen, admin] = [free_address(), free_address()];
         let mut setup = Setup::new()
