@@ -14,7 +14,8 @@
 //! carry it on; pure. `leader` does so in a gateway.
 //!
 //! `change` is what a verb makes of the lists of a service, `ledger` brings that into the store whole or not
-//! at all, and `history` is what it writes there about it.
+//! at all, and `history` is what it writes there about it. `scribe` has it write there, too, what somebody
+//! has changed without a verb.
 
 pub(crate) mod case;
 pub(crate) mod change;
@@ -25,6 +26,7 @@ pub(crate) mod leader;
 pub(crate) mod ledger;
 mod others;
 pub(crate) mod rollout;
+pub(crate) mod scribe;
 pub(crate) mod state;
 pub(crate) mod trips;
 pub mod verdict;

@@ -12,6 +12,7 @@ mod entries;
 mod promote;
 mod rollout;
 mod stage;
+mod unattributed;
 
 use serde_json::{Map, Value, json};
 
@@ -25,6 +26,7 @@ pub(crate) use self::basis::{Drawn, Edit, FoundList, FoundLists, ServiceTerms, f
 use self::basis::{FROZEN, RESET, SETS, STAGE, WantedChange, Work, parts};
 pub(crate) use self::rollout::{LeaderWord, RolloutPlan, RolloutVerb, step_in_words, steps};
 pub(crate) use self::stage::{ShareBy, share};
+pub(crate) use self::unattributed::{Unattributed, unattributed};
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,6 +8,7 @@
 //! Renewals of the lease of a rollout are beside the state of the release, and are read as if they were in it
 //! ([`rollout`](super::rollout) says why).
 
+mod account;
 mod file;
 mod order;
 mod redis;
@@ -19,6 +20,7 @@ use crate::lists::ServiceName;
 use crate::release::change::ServiceTerms;
 use crate::release::history::ChangeRecord;
 
+pub(crate) use self::account::{Account, NotNoted, Noting};
 use self::file::FileLedger;
 pub(crate) use self::order::{Consent, Done, Hear, Order, Tend, TendedState};
 use self::redis::RedisLedger;
@@ -86,6 +88,17 @@ impl<'a> Ledger<'a> {
         match self {
             Self::Redis(it) => it.tend(tend),
             Self::File(it) => it.tend(tend),
+        }
+    }
+
+    /// Notes what was changed by hand, if the history does not end with what is there.
+    ///
+    /// # Errors
+    /// Why it cannot be noted.
+    pub(crate) fn note_by_hand(&mut self, account: &Account<'_>) -> Result<Noting, NotNoted> {
+        match self {
+            Self::Redis(it) => it.note_by_hand(account),
+            Self::File(it) => it.note_by_hand(account).map_err(NotNoted::Refused),
         }
     }
 

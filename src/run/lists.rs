@@ -13,6 +13,7 @@ use crate::lists::ServiceName;
 use crate::proxy::Gateway;
 use crate::release::judge::Judge;
 use crate::release::leader::{self, LeaderOf};
+use crate::release::scribe::Scribe;
 use crate::release::trips::Trips;
 use crate::release::webhook::Webhook;
 use crate::store::copy::{PeerPorts, Purpose};
@@ -66,6 +67,8 @@ pub(super) fn start_store(
     let webhook = Webhook::start(config, handed.is_some())?;
     let trips = Trips::start(config, &gateway.lists, &webhook, bell.0.clone(), known)?;
     let publisher = publisher.with_watch(Arc::clone(&trips) as Arc<dyn ReleaseWatch>);
+    let scribe = Scribe::start(Arc::clone(&gateway.config))?;
+    let publisher = publisher.with_lists_watch(scribe);
     let publisher = Arc::new(publisher.with_bell(bell.0.clone()));
     publisher.keep_time()?;
     let settings = Arc::clone(&gateway.config);

@@ -47,7 +47,7 @@ pub(super) fn run<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
 }
 
 /// Lowers the priority of the calling thread for good: without privileges it cannot be raised again.
-pub(super) fn step_back() {
+pub(crate) fn step_back() {
     // On Linux each thread has a priority of its own, and process 0 stands for the calling thread. If
     // the call fails, the work is done all the same.
     let own = rustix::process::getpriority_process(None).unwrap_or(0);

@@ -33,7 +33,8 @@ use self::intake::{Intake, Intakes, ListTerms, TermsByService};
 use super::copy::Keeper;
 use super::status::StoreShare;
 use super::{
-    By, Cause, Fault, Mode, ReleaseReading, ReleaseWatch, ServiceReading, Status, StoreFinding,
+    By, Cause, Fault, ListsWatch, Mode, ReleaseReading, ReleaseWatch, ServiceReading, Status,
+    StoreFinding,
 };
 use crate::config::{Config, ServiceSettings};
 use crate::error::StoreFindingKind;
@@ -50,6 +51,8 @@ pub(crate) struct Publisher {
     witness: Mutex<Option<Witness>>,
     /// Told of what stores say of releases.
     watch: Option<Arc<dyn ReleaseWatch>>,
+    /// Told of what stores have, whatever comes into force of it.
+    lists_watch: Option<Arc<dyn ListsWatch>>,
     /// What entries mean, by service; changed with the entrance, and read without it.
     terms: ArcSwap<TermsByService>,
     /// Taken before all other locks.
@@ -106,6 +109,7 @@ impl Publisher {
             lists,
             witness: Mutex::new(None),
             watch: None,
+            lists_watch: None,
             entrance: Mutex::new(Intakes::new(&terms, rules)),
             terms: ArcSwap::from_pointee(terms),
             turn: Mutex::default(),
@@ -161,6 +165,12 @@ impl Publisher {
     /// Will tell `watch` of what stores say of releases.
     pub(crate) fn with_watch(mut self, watch: Arc<dyn ReleaseWatch>) -> Self {
         self.watch = Some(watch);
+        self
+    }
+
+    /// Will tell `watch` of what stores have.
+    pub(crate) fn with_lists_watch(mut self, watch: Arc<dyn ListsWatch>) -> Self {
+        self.lists_watch = Some(watch);
         self
     }
 

@@ -179,14 +179,24 @@ fn to_number(work: &Work<'_>, number: u64) -> Result<WantedChange, String> {
     let mut salt = None;
     let mut lists = work.found.lists.as_ref().map(|it| it.entries.clone());
     let mut is_whole = true;
+    // A record that does not know what was there before says nothing of what was changed by it.
+    let (mut are_known, mut gap) = (ByList::all(true), None);
     for it in newer {
-        let before = kept(it)?;
+        let Some(before) = &it.undo else {
+            if !it.is_of_lists() {
+                continue;
+            }
+            (are_known, gap) = (ByList::all(false), Some(it));
+            continue;
+        };
         if let Some(of_before) = &before.salt {
             salt = Some(of_before.clone());
         }
         for list in ListName::ALL {
             match &before.lists[list] {
-                ChangedList::All(entries) => lists[list] = entries.iter().collect(),
+                ChangedList::All(entries) => {
+                    (lists[list], are_known[list]) = (entries.iter().collect(), true);
+                }
                 ChangedList::Some { gone, come } => {
                     let edit = Edit::Some {
                         gone: bytes(come),
@@ -197,14 +207,19 @@ fn to_number(work: &Work<'_>, number: u64) -> Result<WantedChange, String> {
                 ChangedList::Same => {}
             }
         }
-        let last = &it.undo;
-        is_whole = last.as_ref().is_some_and(Before::is_whole);
+        is_whole = before.is_whole();
+    }
+    let before = kept(record)?;
+    if let Some(gap) = gap
+        && are_known.iter().any(|(_, it)| !it)
+    {
+        kept(gap)?;
     }
     let salt_then = match &salt {
         Some(salt) => salt.as_deref().map(str::as_bytes),
         None => work.found.salt.as_deref(),
     };
-    if !is_whole {
+    if !is_whole || gap.is_some() {
         let lists = parsed(lists.as_ref(), salt_then, work.terms);
         let digest = crate::lists::Lists::new(1, lists).digest.to_string();
         if digest != record.before {
@@ -215,7 +230,6 @@ fn to_number(work: &Work<'_>, number: u64) -> Result<WantedChange, String> {
         }
     }
     let edits = ByList::from_fn(|list| as_edit(work, list, &lists[list]));
-    let before = kept(record)?;
     Ok(finished(work, edits, salt, before, said(record)))
 }
 

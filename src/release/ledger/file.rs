@@ -18,6 +18,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
+use super::account::{Account, Noting, by_hand_until};
 use super::order::{Consent, Done, Hear, Order, Tend, TendedState, by_hand, heard};
 use crate::config::{Config, ServiceSettings};
 use crate::lists::{ByList, Digest, ListName, ServiceName};
@@ -266,19 +267,45 @@ impl<'a> FileLedger<'a> {
         if step.untrips {
             remove_if_there(&self.of_service(TRIPPED))?;
         }
+        self.append(&step.lines)?;
+        fs::remove_file(self.of_service(CHANGE))
+    }
+
+    /// Adds lines to the history, unless it has them.
+    fn append(&self, lines: &str) -> io::Result<()> {
         let path = self.of_service(HISTORY);
         let old = read_if_there(&path)?.unwrap_or_default();
         let old = String::from_utf8_lossy(&old);
-        if !old.contains(&step.lines) {
+        if !old.contains(lines) {
             let count = old.lines().count();
             let mut text: String = match count > 2 * KEPT {
                 true => old.split_inclusive('\n').skip(count - KEPT).collect(),
                 false => old.into_owned(),
             };
-            text.push_str(&step.lines);
-            replace(&path, text.as_bytes(), None)?;
+            text.push_str(lines);
+            // Whoever may read the lists may read that, whoever writes it first.
+            let kept = fs::metadata(&path).or_else(|_| fs::metadata(&self.path));
+            replace(&path, text.as_bytes(), kept.ok().as_ref())?;
         }
-        fs::remove_file(self.of_service(CHANGE))
+        Ok(())
+    }
+
+    /// See `Ledger::note_by_hand`.
+    pub(super) fn note_by_hand(&self, account: &Account<'_>) -> Result<Noting, String> {
+        if let Some(noting) = account.at_once(self.records()?.first()) {
+            return Ok(noting);
+        }
+        let _lock = self.lock()?;
+        self.finish_last().map_err(|error| self.failed(&error))?;
+        let found = self.found(&self.text()?)?;
+        let record = match by_hand_until(&self.terms, &found, account) {
+            Ok(record) => record,
+            Err(noting) => return Ok(noting),
+        };
+        let path = self.of_service(HISTORY);
+        let outcome = self.append(&record.to_line());
+        outcome.map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(Noting::Written(record.number))
     }
 
     /// Brings to an end what another one has begun, and was kept from ending.

@@ -4,9 +4,13 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
-use crate::release::change::{self, Drawn, FoundLists, ListsChange, ServiceTerms, Verb};
-use crate::release::history::{ChangeRecord, UNATTRIBUTED};
+use crate::release::change::{
+    self, Drawn, FoundLists, ListsChange, ServiceTerms, Unattributed, Verb,
+};
+use crate::release::history::ChangeRecord;
+use crate::release::ledger::account::record_by_hand;
 use crate::release::rollout::Renewal;
+use crate::release::state::now;
 
 /// What is to be done, and for whom.
 #[derive(Clone, Debug)]
@@ -63,10 +67,6 @@ impl Order {
     }
 }
 
-fn now() -> String {
-    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
-}
-
 /// The record of what was changed without a verb since the `last` one, if the lists are others than it left.
 pub(super) fn by_hand(
     last: Option<&ChangeRecord>,
@@ -74,15 +74,14 @@ pub(super) fn by_hand(
     terms: &ServiceTerms,
 ) -> Option<ChangeRecord> {
     let (last, found) = (last?, change.before.to_string());
-    (last.after != found).then(|| ChangeRecord {
-        number: last.number + 1,
-        id: format!("{:016x}", fastrand::u64(..)),
-        at: now(),
-        verb: UNATTRIBUTED.to_owned(),
-        service: terms.service.to_string(),
-        before: last.after.clone(),
-        after: found,
-        ..ChangeRecord::default()
+    (last.after != found).then(|| {
+        let before = last.after.clone();
+        let mut unseen = Unattributed::unseen(before, found);
+        if let Some(owner) = &terms.gray_of {
+            let line = format!("gray is that of {owner}, whose history says who has changed that");
+            unseen.difference.push(line);
+        }
+        record_by_hand(terms, last.number + 1, unseen)
     })
 }
 

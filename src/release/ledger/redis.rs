@@ -6,6 +6,7 @@
 //! A connection may end when a transaction was sent and its reply has not come. Then the history is asked
 //! whether the change is there, by an id that no other has.
 
+mod by_hand;
 mod reading;
 mod writing;
 

@@ -57,6 +57,9 @@ impl Publisher {
             self.note_held(service, intake);
         });
         if are_others {
+            if let Some(watch) = &self.lists_watch {
+                watch.forget();
+            }
             entrance.copy = None;
         }
         let mut status = self.locked();
@@ -119,13 +122,18 @@ impl Feed {
         cause: Cause,
     ) -> Awaited {
         // Nobody who wants the turn has to wait for this.
+        let mut seen = self.publisher.seen(&readings);
         let read = self.publisher.parse(readings);
+        for ((_, seen), read) in seen.iter_mut().zip(&read) {
+            seen.add(&read.lists, read.gray_of.is_some());
+        }
         let names = self.publisher.prepare(&read);
         let publish = |it: &Publisher| {
             it.recovers(&self.share);
             it.publish_parsed(read, cause, Timestamp::now)
         };
         let awaited = self.act(publish).unwrap_or_default();
+        self.act(|it| it.tell_seen(seen));
         Awaited { names, ..awaited }
     }
 

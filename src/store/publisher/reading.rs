@@ -9,7 +9,7 @@ use crate::lists::{GrayList, Lists, ServiceName, SharedLists};
 use crate::store::gate::door::{self, Awaited, ParsedReading};
 use crate::store::gate::guard::Timestamp;
 use crate::store::reading::EmptyFor;
-use crate::store::{Cause, Fault, ReleaseReading, ServiceReading};
+use crate::store::{Cause, Fault, ReleaseReading, SeenLists, ServiceReading};
 
 /// A [`ServiceReading`] as lists.
 pub(super) struct ParsedService {
@@ -34,6 +34,22 @@ impl Publisher {
         let releases = read.iter_mut();
         let releases = releases.filter_map(|it| Some((it.service.clone(), it.release.take()?)));
         releases.collect()
+    }
+
+    /// What is to be told of these readings, if somebody wants to know.
+    pub(super) fn seen(&self, readings: &[ServiceReading]) -> Vec<(ServiceName, SeenLists)> {
+        let readings = readings.iter().filter(|_| self.lists_watch.is_some());
+        let seen = readings.map(|it| (it.service.clone(), SeenLists::of(it)));
+        seen.collect()
+    }
+
+    /// Tells of it.
+    pub(super) fn tell_seen(&self, seen: Vec<(ServiceName, SeenLists)>) {
+        if let Some(watch) = &self.lists_watch {
+            for (service, seen) in seen {
+                watch.saw(&service, seen);
+            }
+        }
     }
 
     /// Reads the entries. Nobody waits for this.

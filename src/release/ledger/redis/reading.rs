@@ -14,6 +14,9 @@ use crate::store::redis::errors::{describe, io_error};
 use crate::store::redis::link::Link;
 use crate::store::redis::reply::Replies;
 
+/// The text of a key, if there is one.
+type FoundText = RedisResult<Option<Vec<u8>>>;
+
 impl RedisLedger<'_> {
     pub(super) fn watch(&self, link: &mut Link) -> RedisResult<()> {
         let mut watch = redis::cmd("WATCH");
@@ -60,50 +63,15 @@ impl RedisLedger<'_> {
 
     /// What there is, while the keys are WATCHed.
     pub(super) fn read(&self, link: &mut Link, back_to: BackTo) -> RedisResult<FoundLists> {
-        let mut pipe = redis::pipe();
-        for (_, key) in self.keys.lists.iter() {
-            pipe.cmd("LRANGE").arg(key).arg(0).arg(-1);
-            pipe.cmd("SMEMBERS").arg(key);
-        }
-        for key in [
+        let texts = [
             &self.keys.salt,
             &self.release.tripped,
             &self.release.release,
-        ] {
-            pipe.cmd("GET").arg(key);
-        }
-        link.send(&pipe.get_packed_pipeline())?;
-        let most = self.settings.max_reply;
-        let mut lists = ByList::<FoundList>::default();
-        let mut wrong = None;
-        for list in ListName::ALL {
-            let as_list = entries(&link.receive_lists(most)?);
-            let as_set = entries(&link.receive_lists(most)?);
-            let is_wrong = |error: &RedisError| error.code() == Some("WRONGTYPE");
-            lists[list] = match (as_list, as_set) {
-                (Ok(entries), _) => FoundList {
-                    is_set: false,
-                    entries,
-                },
-                (Err(_), Ok(entries)) => FoundList {
-                    is_set: true,
-                    entries,
-                },
-                (Err(one), Err(other)) if is_wrong(&one) && is_wrong(&other) => {
-                    wrong = Some(&self.keys.lists[list]);
-                    FoundList::default()
-                }
-                (Err(error), Err(_)) => return Err(error),
-            };
-        }
-        let mut texts = [None, None, None];
-        for text in &mut texts {
-            *text = redis::from_redis_value(link.receive()?.extract_error()?)?;
-        }
-        if let Some(key) = wrong {
-            return Err(io_error(format!("{key} is neither a list nor a set")));
-        }
-        let [salt, tripped, state]: [Option<Vec<u8>>; 3] = texts;
+        ];
+        let (mut lists, texts) = self.read_lists(link, &texts)?;
+        let mut texts = texts.into_iter();
+        let mut text = || texts.next().unwrap_or(Ok(None));
+        let (salt, tripped, state) = (text()?, text()?, text()?);
         let mut state = self.state(state)?;
         let is_renewed = self.add_renewal(link, &mut state)?;
         for list in ListName::ALL {
@@ -163,6 +131,58 @@ impl RedisLedger<'_> {
             add_renewal(state, text);
         }
         Ok(text.is_some())
+    }
+
+    /// What there is of the lists, and of these keys with a text; each of them may be refused.
+    pub(super) fn read_lists(
+        &self,
+        link: &mut Link,
+        keys: &[&String],
+    ) -> RedisResult<(ByList<FoundList>, Vec<FoundText>)> {
+        let mut pipe = redis::pipe();
+        for (_, key) in self.keys.lists.iter() {
+            pipe.cmd("LRANGE").arg(key).arg(0).arg(-1);
+            pipe.cmd("SMEMBERS").arg(key);
+        }
+        for key in keys {
+            pipe.cmd("GET").arg(key);
+        }
+        link.send(&pipe.get_packed_pipeline())?;
+        let most = self.settings.max_reply;
+        let mut lists = ByList::<FoundList>::default();
+        let mut wrong = None;
+        for list in ListName::ALL {
+            let as_list = entries(&link.receive_lists(most)?);
+            let as_set = entries(&link.receive_lists(most)?);
+            let is_wrong = |error: &RedisError| error.code() == Some("WRONGTYPE");
+            lists[list] = match (as_list, as_set) {
+                (Ok(entries), _) => FoundList {
+                    is_set: false,
+                    entries,
+                },
+                (Err(_), Ok(entries)) => FoundList {
+                    is_set: true,
+                    entries,
+                },
+                (Err(one), Err(other)) if is_wrong(&one) && is_wrong(&other) => {
+                    wrong = Some(&self.keys.lists[list]);
+                    FoundList::default()
+                }
+                (Err(error), Err(_)) => return Err(error),
+            };
+        }
+        let mut texts = Vec::with_capacity(keys.len());
+        for _ in keys {
+            let text = match link.receive()?.extract_error() {
+                Ok(text) => redis::from_redis_value(text).map_err(RedisError::from),
+                Err(error) => Err(error),
+            };
+            texts.push(text);
+        }
+        match wrong {
+            Some(key) => Err(io_error(format!("{key} is neither a list nor a set"))),
+            None => Ok((lists, texts)),
+        }
     }
 
     /// Records, the newest first, until there are enough; so many at once.
@@ -231,7 +251,7 @@ fn entries(reply: &[u8]) -> RedisResult<Entries> {
 }
 
 /// Without the line's end that an editor or `echo` has left.
-fn trimmed(mut text: Vec<u8>) -> Vec<u8> {
+pub(super) fn trimmed(mut text: Vec<u8>) -> Vec<u8> {
     if text.ends_with(b"\n") {
         text.pop();
         if text.ends_with(b"\r") {

@@ -136,7 +136,7 @@ impl RedisLedger<'_> {
         let last = found.history.first();
         let mut number = last.map_or(0, |it| it.number) + 1;
         if let Some(record) = by_hand(last, change, &self.terms) {
-            pipe.add_command(self.added(&record));
+            pipe.add_command(added(&self.release.history, &record));
             number += 1;
         }
         let mut record = order.record(change, &self.terms, number);
@@ -150,18 +150,8 @@ impl RedisLedger<'_> {
             let text = json!({ "id": record.id, "undo": undo }).to_string();
             pipe.cmd("SET").arg(&self.release.aside).arg(text);
         }
-        pipe.add_command(self.added(&record));
+        pipe.add_command(added(&self.release.history, &record));
         number
-    }
-
-    fn added(&self, record: &ChangeRecord) -> Cmd {
-        let mut add = redis::cmd("XADD");
-        let key = &self.release.history;
-        add.arg(key).arg("MAXLEN").arg("~").arg(KEPT).arg("*");
-        for (name, value) in record.fields() {
-            add.arg(name).arg(value);
-        }
-        add
     }
 
     /// What lets gateways take a change that their guard would hold. A set by hand keeps what is in it.
@@ -212,6 +202,16 @@ impl RedisLedger<'_> {
             ));
         }
     }
+}
+
+/// The command that adds a record to the history under this key.
+pub(super) fn added(history: &str, record: &ChangeRecord) -> Cmd {
+    let mut add = redis::cmd("XADD");
+    add.arg(history).arg("MAXLEN").arg("~").arg(KEPT).arg("*");
+    for (name, value) in record.fields() {
+        add.arg(name).arg(value);
+    }
+    add
 }
 
 /// Redis looks through a whole list for each entry that goes: above so many entries that it looks at, the

@@ -1,0 +1,93 @@
+//! An account of what the store had, from which is told what was changed by hand.
+
+use crate::release::change::{FoundLists, ServiceTerms, Unattributed, unattributed};
+use crate::release::history::{ChangeRecord, UNATTRIBUTED};
+use crate::release::state::now;
+use crate::store::SeenLists;
+
+/// What the store had, as far as the history may not know of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Account<'a> {
+    /// The lists as they came, the earliest first.
+    pub(crate) seen: &'a [SeenLists],
+    /// There was a history.
+    pub(crate) had_history: bool,
+}
+
+/// What has come of noting it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Noting {
+    /// The history ends with what is there.
+    Known,
+    /// There is no history, and nothing was changed.
+    Nothing,
+    /// It does now; with the record of this number.
+    Written(u64),
+    /// Nobody has changed anything: the store has lost its data.
+    Lost,
+    /// Somebody is at it right now.
+    Again,
+}
+
+/// Why nothing could be noted; each in one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NotNoted {
+    /// It is not allowed, or cannot be done there.
+    Refused(String),
+    /// The store does not answer.
+    Away(String),
+}
+
+impl Account<'_> {
+    /// What there is to say without a look at the lists, where the history has this `last` record.
+    pub(super) fn at_once(&self, last: Option<&ChangeRecord>) -> Option<Noting> {
+        let latest = self.seen.last().and_then(|it| it.digest);
+        match (last, latest) {
+            (Some(last), Some(digest)) if last.after == digest.to_string() => Some(Noting::Known),
+            // Whoever empties lists by hand leaves the history as it is.
+            (None, _) if self.had_history || self.seen.iter().any(SeenLists::are_empty) => {
+                Some(Noting::Lost)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The record of what was changed by hand until this was `found`; or what there is to say of it otherwise.
+pub(super) fn by_hand_until(
+    terms: &ServiceTerms,
+    found: &FoundLists,
+    account: &Account<'_>,
+) -> Result<ChangeRecord, Noting> {
+    let last = found.history.first();
+    if let Some(noting) = account.at_once(last) {
+        return Err(noting);
+    }
+    let change = unattributed(terms, found, account.seen);
+    let number = last.map_or(0, |it| it.number) + 1;
+    let record = change.map(|it| record_by_hand(terms, number, it));
+    record.ok_or(match last {
+        Some(_) => Noting::Known,
+        None => Noting::Nothing,
+    })
+}
+
+/// The record of a change that nobody has put his name to.
+pub(super) fn record_by_hand(
+    terms: &ServiceTerms,
+    number: u64,
+    change: Unattributed,
+) -> ChangeRecord {
+    ChangeRecord {
+        number,
+        id: format!("{:016x}", fastrand::u64(..)),
+        at: now(),
+        verb: UNATTRIBUTED.to_owned(),
+        service: terms.service.to_string(),
+        before: change.before,
+        after: change.after,
+        difference: change.difference,
+        undo: change.undo,
+        ..ChangeRecord::default()
+    }
+}

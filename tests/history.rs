@@ -1,0 +1,417 @@
+//! What is in the history besides what verbs have done: lists that somebody has changed by hand, noted by
+//! whichever gateway sees that first, once; and versions that were taken back.
+
+// Helpers outside of the tests fail by unwrapping, too.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::process::Output;
+use std::time::Duration;
+
+use serde_json::Value;
+use support::{DEADLINE, FileSite, Gateway, Origin, Redis, Setup, poll, run_to_exit, wait_until};
+
+/// Longer than a gateway waits for more before it notes a change.
+const NOTED: Duration = Duration::from_millis(3500);
+
+const KEY: &str = "graygate:history";
+
+/// A Redis with lists, and gateways on it.
+struct Fleet {
+    redis: Redis,
+    gateways: Vec<Gateway>,
+    _origins: (Origin, Origin),
+}
+
+impl Fleet {
+    #[track_caller]
+    fn of(count: usize) -> Self {
+        Self::with(count, |setup, _| setup)
+    }
+
+    /// With other settings, which the Redis may be prepared for.
+    #[track_caller]
+    fn with(count: usize, edit: impl Fn(Setup, &Redis) -> Setup) -> Self {
+        let redis = Redis::start();
+        let (pre, prod) = Origin::pre_and_prod();
+        redis.push_peers(&pre, &prod);
+        redis.push("gray", &[&"127.0.0.5"]);
+        let start = |number| {
+            let setup = Setup::new().redis(redis.url());
+            let setup = setup.set("redis.node", format!("gw-{number}"));
+            let gateway = edit(setup, &redis).start();
+            gateway.wait_for_lists("the lists", |it| it["generation"] != 0);
+            gateway
+        };
+        Self {
+            gateways: (0..count).map(start).collect(),
+            redis,
+            _origins: (pre, prod),
+        }
+    }
+
+    fn desk(&self) -> Desk<'_> {
+        Desk(&self.gateways[0])
+    }
+
+    /// How often the last record was asked for.
+    #[track_caller]
+    fn looks(&self) -> u64 {
+        let info = self.redis.cli(&["INFO", "commandstats"]);
+        let info: String = redis::from_redis_value(info).unwrap();
+        let calls = info.split("cmdstat_xrevrange:calls=").nth(1);
+        let calls = calls.map(|it| it.split(',').next().unwrap());
+        calls.map_or(0, |it| it.parse().unwrap())
+    }
+
+    /// So many records there are.
+    #[track_caller]
+    fn records(&self) -> i64 {
+        redis::from_redis_value(self.redis.cli(&["XLEN", KEY])).unwrap()
+    }
+
+    /// Waits until every gateway has looked at the history after this was done.
+    #[track_caller]
+    fn after(&self, act: impl FnOnce()) {
+        let before = self.looks();
+        act();
+        let all = before + self.gateways.len() as u64;
+        wait_until("every gateway looks", DEADLINE, || self.looks() >= all);
+        std::thread::sleep(Duration::from_millis(500));
+    }
+
+    /// Waits until every gateway has so many gray entries.
+    #[track_caller]
+    fn wait_for_gray(&self, count: usize) {
+        for gateway in &self.gateways {
+            gateway.wait_for_lists("so many entries", |it| {
+                it["gray"].as_array().is_some_and(|all| all.len() == count)
+            });
+        }
+    }
+
+    #[track_caller]
+    fn gray(&self) -> Vec<String> {
+        redis::from_redis_value(self.redis.cli(&["LRANGE", "gray", "0", "-1"])).unwrap()
+    }
+}
+
+/// Where verbs are said.
+struct Desk<'a>(&'a Gateway);
+
+impl Desk<'_> {
+    #[track_caller]
+    fn run(&self, words: &[&str]) -> Output {
+        let ini = self.0.path("graygate.ini").display().to_string();
+        run_to_exit(&[words, &["-c", &ini]].concat())
+    }
+
+    #[track_caller]
+    fn done(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[track_caller]
+    fn refused(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// The newest first.
+    #[track_caller]
+    fn history_of(&self, more: &[&str]) -> Vec<Value> {
+        let text = self.done(&[&["history", "--last", "1000", "--json"], more].concat());
+        let all: Value = serde_json::from_str(&text).unwrap();
+        all["changes"].as_array().unwrap().clone()
+    }
+
+    #[track_caller]
+    fn history(&self) -> Vec<Value> {
+        self.history_of(&[])
+    }
+
+    /// The verbs, the earliest first.
+    #[track_caller]
+    fn verbs(&self) -> Vec<String> {
+        let all = self.history();
+        let verbs = all.iter().rev().map(|it| it["verb"].as_str().unwrap());
+        verbs.map(str::to_owned).collect()
+    }
+
+    /// Waits for the record of this number.
+    #[track_caller]
+    fn wait_for(&self, number: u64) -> Value {
+        let found = || {
+            let all = self.history();
+            all.into_iter().find(|it| it["number"] == number)
+        };
+        poll(DEADLINE, found).unwrap_or_else(|| panic!("no record {number}"))
+    }
+}
+
+#[test]
+fn of_three_gateways_one_notes_what_was_changed_by_hand_and_it_can_be_taken_back() {
+    let fleet = Fleet::of(3);
+    let desk = fleet.desk();
+    // Without a verb before it.
+    fleet.after(|| fleet.redis.push("gray", &[&"10.0.0.1"]));
+    assert_eq!(fleet.records(), 1);
+    let first = desk.wait_for(1);
+    assert_eq!(
+        (&first["verb"], &first["by"], &first["difference"][0]),
+        (&"by-hand".into(), &"".into(), &"+ gray 10.0.0.1".into())
+    );
+    assert_eq!(first["after"], fleet.gateways[0].lists()["digest"]);
+    assert_ne!(first["before"], first["after"]);
+    let table = desk.done(&["history"]);
+    assert!(table.contains(" -   by-hand  "), "{table}");
+    // What verbs do is theirs, however quickly they follow each other.
+    fleet.after(|| {
+        for client in ["10.0.0.2", "10.0.0.3", "10.0.0.4"] {
+            desk.done(&["admit", client, "--no-wait"]);
+        }
+    });
+    assert_eq!(desk.verbs(), ["by-hand", "admit", "admit", "admit"]);
+    // And what comes between them is not.
+    fleet.after(|| {
+        desk.done(&["admit", "10.0.0.5", "--no-wait"]);
+        fleet.wait_for_gray(6);
+        fleet.redis.cli(&["LREM", "gray", "0", "10.0.0.2"]);
+    });
+    let last = desk.wait_for(6);
+    assert_eq!(last["difference"], serde_json::json!(["- gray 10.0.0.2"]));
+    assert_eq!(fleet.records(), 6);
+    assert_eq!(last["before"], desk.wait_for(5)["after"]);
+    // The last change by anybody, if nothing came after.
+    let said = desk.done(&["undo"]);
+    assert!(said.contains("+ gray 10.0.0.2"), "{said}");
+    fleet.wait_for_gray(6);
+    fleet.redis.push("gray", &[&"10.0.0.9"]);
+    let why = desk.refused(&["undo"]);
+    assert!(why.contains("changed by hand after change 7"), "{why}");
+    desk.wait_for(8);
+    desk.done(&["rollback", "--to", "6", "--yes"]);
+    assert_eq!(
+        fleet.gray(),
+        [
+            "127.0.0.5",
+            "10.0.0.1",
+            "10.0.0.2",
+            "10.0.0.3",
+            "10.0.0.4",
+            "10.0.0.5"
+        ]
+    );
+    desk.done(&["rollback", "--to", "1", "--yes"]);
+    assert_eq!(fleet.gray(), ["127.0.0.5"]);
+    for gateway in &fleet.gateways {
+        assert_eq!(gateway.get("127.0.0.5", "/").text(), "pre");
+    }
+}
+
+#[test]
+fn what_a_script_pushes_entry_by_entry_is_one_change() {
+    let fleet = Fleet::of(2);
+    fleet.after(|| {
+        let mut connection = fleet.redis.connect(0);
+        for part in 0..10 {
+            let mut pipe = redis::pipe();
+            for it in 0..1000 {
+                let client = format!("10.{part}.{}.{}", it / 250, it % 250);
+                pipe.cmd("RPUSH").arg("gray").arg(client).ignore();
+            }
+            pipe.exec(&mut connection).unwrap();
+        }
+    });
+    std::thread::sleep(NOTED);
+    let all = fleet.desk().history();
+    assert_eq!(all.len(), 1, "{all:?}");
+    let lines = all[0]["difference"].as_array().unwrap();
+    assert_eq!(lines.len(), 21);
+    assert_eq!(lines[20], "+ gray … and 9980 more");
+    // It is taken back in one step, too.
+    fleet.desk().done(&["undo", "--yes"]);
+    assert_eq!(fleet.gray(), ["127.0.0.5"]);
+}
+
+#[test]
+fn who_may_not_write_the_history_says_so_once_and_serves_as_ever() {
+    // As a gateway without a verdict needs them.
+    let fleet = Fleet::with(1, |setup, redis| {
+        redis.cli(&[
+            "ACL",
+            "SETUSER",
+            "gateway",
+            "on",
+            ">password",
+            "~gray",
+            "~pre",
+            "~prod",
+            "&*",
+            "+get",
+            "+lrange",
+            "+smembers",
+            "+type",
+            "+watch",
+            "+multi",
+            "+exec",
+            "+ping",
+            "+subscribe",
+            "+role",
+            "+info",
+            "+config|get",
+            "+config|set",
+        ]);
+        let url = format!("redis://gateway:password@{}/0", redis.address());
+        let setup = setup.redis(url).set("redis.heartbeat", "off");
+        setup.set("verdict.mode", "off")
+    });
+    let (gateway, redis) = (&fleet.gateways[0], &fleet.redis);
+    let log_of_acl =
+        || -> Vec<redis::Value> { redis::from_redis_value(redis.cli(&["ACL", "LOG"])).unwrap() };
+    assert!(log_of_acl().is_empty(), "nothing is asked for that was not");
+    redis.push("gray", &[&"127.0.0.6"]);
+    let line = gateway.wait_for_log("history-refused");
+    assert!(line.contains(" INFO ") && line.contains("NOPERM"), "{line}");
+    redis.push("gray", &[&"127.0.0.7"]);
+    gateway.wait_served("127.0.0.7", "pre", DEADLINE);
+    std::thread::sleep(NOTED);
+    assert_eq!(gateway.stderr.count("history-refused"), 1);
+    let warns = |it: &String| it.contains(" WARN ") || it.contains(" ERROR ");
+    let said = gateway.stderr.all();
+    // Of the machine, perhaps.
+    let of_it = said.iter().filter(|it| !it.contains("descriptors-short"));
+    assert!(!of_it.into_iter().any(warns), "{said:?}");
+    assert_eq!(redis.cli(&["EXISTS", KEY]), redis::Value::Int(0));
+}
+
+#[test]
+fn a_gateway_without_a_verdict_notes_it_too_and_a_frozen_one() {
+    let fleet = Fleet::with(1, |setup, _| setup.set("verdict.mode", "off"));
+    fleet.after(|| fleet.redis.push("gray", &[&"10.0.0.1"]));
+    assert_eq!(fleet.desk().verbs(), ["by-hand"]);
+    let fleet = Fleet::of(1);
+    let desk = fleet.desk();
+    desk.done(&["freeze"]);
+    fleet.gateways[0].wait_for_log("frozen");
+    let before = fleet.gateways[0].lists()["digest"].clone();
+    fleet.redis.push("gray", &[&"10.0.0.1"]);
+    let record = desk.wait_for(2);
+    assert_eq!(record["verb"], "by-hand");
+    assert_eq!(record["before"], before);
+    // What is in the store, not what is in force.
+    assert_eq!(fleet.gateways[0].lists()["digest"], before);
+    assert_ne!(record["after"], before);
+}
+
+#[test]
+fn another_salt_is_noted_and_taken_back() {
+    let fleet = Fleet::of(1);
+    let desk = fleet.desk();
+    desk.done(&["stage", "5%", "--no-wait"]);
+    let salt = fleet.redis.cli(&["GET", "graygate:salt"]);
+    fleet.wait_for_gray(2);
+    fleet.redis.cli(&["SET", "graygate:salt", "mine"]);
+    let record = desk.wait_for(2);
+    assert_eq!(
+        record["difference"],
+        serde_json::json!(["+ salt another one"])
+    );
+    desk.done(&["undo", "--yes"]);
+    assert_eq!(fleet.redis.cli(&["GET", "graygate:salt"]), salt);
+}
+
+#[test]
+fn what_a_server_has_lost_was_removed_by_nobody() {
+    let mut fleet = Fleet::of(2);
+    fleet.after(|| fleet.redis.push("gray", &[&"10.0.0.1"]));
+    assert_eq!(fleet.records(), 1);
+    let (pre, prod) = (
+        fleet.redis.cli(&["LRANGE", "pre", "0", "-1"]),
+        fleet.redis.cli(&["LRANGE", "prod", "0", "-1"]),
+    );
+    let text = |it| {
+        redis::from_redis_value::<Vec<String>>(it)
+            .unwrap()
+            .remove(0)
+    };
+    let (pre, prod) = (text(pre), text(prod));
+    let fill = |redis: &Redis| {
+        redis.push_peers(&pre, &prod);
+        redis.push("gray", &[&"127.0.0.5", &"10.0.0.77"]);
+    };
+    // By a person, or a script that begins anew.
+    fleet.after(|| {
+        fleet.redis.cli(&["FLUSHALL"]);
+    });
+    assert_eq!(fleet.records(), 0);
+    fleet.after(|| fill(&fleet.redis));
+    assert_eq!(fleet.records(), 0);
+    // By a restart.
+    fleet.after(|| fleet.redis.push("gray", &[&"10.0.0.2"]));
+    assert_eq!(fleet.records(), 1);
+    fleet.redis.kill();
+    fleet.redis.restart();
+    fleet.redis.cli(&["FLUSHALL"]);
+    std::thread::sleep(NOTED);
+    assert_eq!(fleet.records(), 0);
+    fill(&fleet.redis);
+    std::thread::sleep(NOTED);
+    assert_eq!(fleet.records(), 0);
+    // From then on, it is as before.
+    fleet.after(|| fleet.redis.push("gray", &[&"10.0.0.3"]));
+    assert_eq!(fleet.records(), 1);
+}
+
+#[test]
+fn a_shared_gray_list_is_in_the_history_of_its_owner_alone() {
+    let fleet = Fleet::with(1, |setup, redis| {
+        redis.push("shop:pre", &[&"127.0.2.1"]);
+        redis.push("shop:prod", &[&"127.0.2.2"]);
+        let setup = setup.set("service shop.hosts", "shop.example");
+        setup.set("service shop.gray", "default")
+    });
+    let desk = fleet.desk();
+    desk.done(&["stage", "5%", "--no-wait"]);
+    fleet.wait_for_gray(2);
+    fleet.after(|| fleet.redis.push("gray", &[&"10.0.0.1"]));
+    assert_eq!(desk.verbs(), ["stage", "by-hand"]);
+    assert!(desk.history_of(&["--service", "shop"]).is_empty());
+    fleet.after(|| fleet.redis.push("shop:prod", &[&"127.0.2.3"]));
+    let all = desk.history_of(&["--service", "shop"]);
+    assert_eq!(all.len(), 1);
+    assert_eq!(
+        all[0]["difference"],
+        serde_json::json!(["+ prod 127.0.2.3"])
+    );
+    assert_eq!(desk.verbs(), ["stage", "by-hand"]);
+}
+
+#[test]
+fn an_edited_lists_file_is_noted_beside_it() {
+    let site = FileSite::with(&["127.0.0.5"], |it| it);
+    let desk = Desk(&site.gateway);
+    desk.done(&["admit", "10.0.0.1", "--no-wait"]);
+    site.gateway
+        .wait_for_lists("the first", |it| it["gray"].as_array().unwrap().len() == 2);
+    site.gateway
+        .write_lists_text(&site.text("127.0.0.5\n10.0.0.2"));
+    let record = desk.wait_for(2);
+    assert_eq!(record["verb"], "by-hand");
+    assert_eq!(
+        record["difference"],
+        serde_json::json!(["- gray 10.0.0.1", "+ gray 10.0.0.2"])
+    );
+    desk.done(&["undo", "--yes"]);
+    let text = std::fs::read_to_string(site.file()).unwrap();
+    assert!(
+        text.contains("10.0.0.1") && !text.contains("10.0.0.2"),
+        "{text}"
+    );
+    std::thread::sleep(NOTED);
+    assert_eq!(desk.verbs(), ["admit", "by-hand", "undo"]);
+}
