@@ -20,7 +20,7 @@ use crate::lists::ServiceName;
 use crate::release::change::ServiceTerms;
 use crate::release::history::ChangeRecord;
 
-pub(crate) use self::account::{Account, NotNoted, Noting};
+pub(crate) use self::account::{NotNoted, Noting, SeenAccount};
 use self::file::FileLedger;
 pub(crate) use self::order::{Consent, Done, Hear, Order, Tend, TendedState};
 use self::redis::RedisLedger;
@@ -95,7 +95,7 @@ impl<'a> Ledger<'a> {
     ///
     /// # Errors
     /// Why it cannot be noted.
-    pub(crate) fn note_by_hand(&mut self, account: &Account<'_>) -> Result<Noting, NotNoted> {
+    pub(crate) fn note_by_hand(&mut self, account: &SeenAccount<'_>) -> Result<Noting, NotNoted> {
         match self {
             Self::Redis(it) => it.note_by_hand(account),
             Self::File(it) => it.note_by_hand(account).map_err(NotNoted::Refused),

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use self::gathering::Gathering;
-use super::ledger::{Account, Ledger, NotNoted, Noting};
+use super::ledger::{Ledger, NotNoted, Noting, SeenAccount};
 use crate::config::Config;
 use crate::lists::ServiceName;
 use crate::process::supervised;
@@ -121,7 +121,7 @@ impl Scribe {
             Some(it) => (it.seen.clone(), it.had_history),
             None => return,
         };
-        let account = Account {
+        let account = SeenAccount {
             seen: &seen,
             had_history,
         };

@@ -7,7 +7,7 @@ use crate::store::SeenLists;
 
 /// What the store had, as far as the history may not know of it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Account<'a> {
+pub(crate) struct SeenAccount<'a> {
     /// The lists as they came, the earliest first.
     pub(crate) seen: &'a [SeenLists],
     /// There was a history.
@@ -38,7 +38,7 @@ pub(crate) enum NotNoted {
     Away(String),
 }
 
-impl Account<'_> {
+impl SeenAccount<'_> {
     /// What there is to say without a look at the lists, where the history has this `last` record.
     pub(super) fn at_once(&self, last: Option<&ChangeRecord>) -> Option<Noting> {
         let latest = self.seen.last().and_then(|it| it.digest);
@@ -57,7 +57,7 @@ impl Account<'_> {
 pub(super) fn by_hand_until(
     terms: &ServiceTerms,
     found: &FoundLists,
-    account: &Account<'_>,
+    account: &SeenAccount<'_>,
 ) -> Result<ChangeRecord, Noting> {
     let last = found.history.first();
     if let Some(noting) = account.at_once(last) {

@@ -18,7 +18,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::account::{Account, Noting, by_hand_until};
+use super::account::{Noting, SeenAccount, by_hand_until};
 use super::order::{Consent, Done, Hear, Order, Tend, TendedState, by_hand, heard};
 use crate::config::{Config, ServiceSettings};
 use crate::lists::{ByList, Digest, ListName, ServiceName};
@@ -291,7 +291,7 @@ impl<'a> FileLedger<'a> {
     }
 
     /// See `Ledger::note_by_hand`.
-    pub(super) fn note_by_hand(&self, account: &Account<'_>) -> Result<Noting, String> {
+    pub(super) fn note_by_hand(&self, account: &SeenAccount<'_>) -> Result<Noting, String> {
         if let Some(noting) = account.at_once(self.records()?.first()) {
             return Ok(noting);
         }

@@ -8,7 +8,7 @@ use super::reading::trimmed;
 use super::writing::added;
 use crate::release::change::FoundLists;
 use crate::release::history::ChangeRecord;
-use crate::release::ledger::account::{Account, NotNoted, Noting, by_hand_until};
+use crate::release::ledger::account::{NotNoted, Noting, SeenAccount, by_hand_until};
 use crate::store::redis::errors::{is_of_cluster, is_refusal};
 use crate::store::redis::link::Link;
 use crate::store::redis::transaction;
@@ -17,7 +17,7 @@ impl RedisLedger<'_> {
     /// See `Ledger::note_by_hand`.
     pub(in crate::release::ledger) fn note_by_hand(
         &mut self,
-        account: &Account<'_>,
+        account: &SeenAccount<'_>,
     ) -> Result<Noting, NotNoted> {
         let outcome = self.try_to_note(account);
         outcome.map_err(|error| {
@@ -30,7 +30,7 @@ impl RedisLedger<'_> {
         })
     }
 
-    fn try_to_note(&mut self, account: &Account<'_>) -> RedisResult<Noting> {
+    fn try_to_note(&mut self, account: &SeenAccount<'_>) -> RedisResult<Noting> {
         let mut link = self.connect()?;
         if let Some(noting) = account.at_once(self.last(&mut link)?.as_ref()) {
             self.link = Some(link);
