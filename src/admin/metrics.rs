@@ -44,7 +44,9 @@ pub(super) fn render(view: &View) -> String {
     peers::render(&mut page, &view.gateway);
     checks::render(&mut page, &serving);
     lists(&mut page, view, &serving);
-    verdict::render(&mut page, &serving, &view.judge.standing());
+    let standing = view.judge.standing();
+    verdict::render(&mut page, &serving, &standing);
+    verdict::rollouts(&mut page, &serving, &standing);
     page.family(
         "webhook_total",
         "counter",

@@ -14,7 +14,7 @@ use crate::cli::verbs;
 use crate::lists::ServiceName;
 use crate::release::change::{self, RolloutPlan, RolloutVerb, ShareBy, Verb, step_in_words};
 use crate::release::ledger::{Ledger, TendedState};
-use crate::release::rollout::{Rollout, rollout_in};
+use crate::release::rollout::{Course, LeaderSays, Rollout, rollout_in};
 use crate::run;
 
 /// The longest time of a step.
@@ -75,6 +75,8 @@ pub(crate) fn status(config: &Path, service: Option<&str>) -> Result<Report, Str
     };
     let mut json = json!({ "service": service.as_str(), "rollout": rollout.to_json() });
     let frozen = state.as_ref().and_then(change::frozen);
+    let left = rollout.left().map(|it| it.as_secs_f64());
+    (json["left_seconds"], json["leader"]) = (json!(left), json!(rollout.leader()));
     json["frozen"] = frozen.map_or(Value::Null, Value::String);
     Ok(Report::new(in_lines(&rollout), json))
 }
@@ -87,36 +89,46 @@ fn in_lines(rollout: &Rollout) -> String {
     if let Some(why) = &rollout.why {
         let _ = writeln!(text, "{why}");
     }
-    if !rollout.course.is_over() {
-        let whole =
-            |time: Duration| humantime::format_duration(Duration::from_secs(time.as_secs()));
-        let (waited, every) = (
-            whole(rollout.waited),
-            humantime::format_duration(rollout.every),
-        );
-        let then = match (rollout.at + 1 < rollout.steps.len(), rollout.promotes) {
-            (true, _) => "the next step",
-            (false, true) => "the promotion",
-            (false, false) => "the end",
-        };
-        let verdict = match rollout.without_verdict {
-            true => "",
-            false => ", when the verdict is good enough",
-        };
-        let _ = writeln!(
-            text,
-            "{then} after {every}{verdict}; {waited} of it are over"
-        );
-        let holder = rollout.lease.holder.as_deref();
-        let holder = holder.map(|it| it.rsplit_once('/').map_or(it, |(node, _)| node));
-        let _ = match holder {
-            Some(node) => writeln!(text, "carried on by {node}"),
-            None => writeln!(text, "carried on by no gateway yet"),
-        };
+    if let Some(left) = rollout.left() {
+        add_prospect(&mut text, rollout, left);
     }
     let _ = match &rollout.reason {
         Some(reason) => writeln!(text, "started by {by} at {started}: {reason}"),
         None => writeln!(text, "started by {by} at {started}"),
     };
     text
+}
+
+/// What comes next, and when.
+fn add_prospect(text: &mut String, rollout: &Rollout, left: Duration) {
+    let next = match (rollout.at + 1 < rollout.steps.len(), rollout.promotes) {
+        (true, _) => "the next step",
+        (false, true) => "the promotion",
+        (false, false) => "the end",
+    };
+    let LeaderSays { verdict, waits_for } = &rollout.says;
+    let left =
+        humantime::format_duration(Duration::from_secs(left.as_millis().div_ceil(1000) as u64));
+    let then = match rollout.without_verdict {
+        true => "",
+        false => ", when the verdict is good enough",
+    };
+    // Writing to a String cannot fail.
+    let _ = match (rollout.course, waits_for) {
+        (Course::Running, _) if rollout.waited < rollout.every => {
+            writeln!(text, "{next} in {left}{then}")
+        }
+        (Course::Running, Some(why)) => writeln!(text, "{next} waits: {why}"),
+        (Course::Running, None) => writeln!(text, "{next} is due"),
+        _ => writeln!(text, "{next} {left} after it goes on{then}"),
+    };
+    if let Some(verdict) = verdict
+        && !waits_for.as_ref().is_some_and(|it| it.contains(verdict))
+    {
+        let _ = writeln!(text, "the verdict: {verdict}");
+    }
+    let _ = match rollout.leader() {
+        Some(node) => writeln!(text, "carried on by {node}"),
+        None => writeln!(text, "carried on by no gateway yet"),
+    };
 }

@@ -18,6 +18,7 @@ use super::case::{Case, Habits, Second, Turned, version_of};
 use super::evidence::{Block, Concern, Counted};
 use super::others::{self, Others};
 use super::rollout::Opinion;
+use super::rollout::Rollout;
 use super::state::Trip;
 use super::trips::Trips;
 use super::verdict::{Ground, Judged, Verdict};
@@ -99,6 +100,8 @@ pub(crate) struct Standing {
     pub(crate) is_tripped: bool,
     /// Not one server of the new version is up.
     pub(crate) is_out: bool,
+    /// Its rollout, if there is one.
+    pub(crate) rollout: Option<Rollout>,
     /// What is known; none where none is under way, or nobody wants to know.
     pub(crate) case: Option<Case>,
 }
@@ -167,6 +170,7 @@ impl Judge {
                 settings: service.pools().settings().verdict.clone(),
                 is_tripped: service.is_tripped(),
                 is_out: !has_peer_up(service.pools(), PoolName::Pre),
+                rollout: self.trips.rollout(service.name()),
                 case: entry.and_then(|it| it.case.clone()),
             }
         });

@@ -22,9 +22,13 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value};
 
 use super::change::{self, LeaderWord, RolloutVerb, Verb, step_in_words};
+use super::evidence::Concern;
 use super::judge::Judge;
 use super::ledger::{Consent, Done, Ledger, Order, TendedState};
-use super::rollout::{Candidacy, Course, LEASE, Opinion, ROLLOUT, Role, Rollout, rollout_in};
+use super::rollout::{
+    Candidacy, Circumstances, Course, LEASE, LeaderSays, NextTurn, Opinion, ROLLOUT, Role, Rollout,
+    SeenTurn, rollout_in,
+};
 use super::trips::Trips;
 use super::webhook::{NoticeKind, ReleaseNotice, Webhook, node_of};
 use crate::config::{Config, Store};
@@ -103,6 +107,8 @@ struct Attended {
     looked: Option<(Digest, bool, bool)>,
     /// How it stood when it was last seen.
     last: Option<Rollout>,
+    /// What has spoken against a promotion when it was due.
+    against: Option<String>,
     /// Not before this, after something has failed.
     not_before: Option<Instant>,
     /// It could renew its lease, but not do what was due: until then, it leaves that to others.
@@ -174,6 +180,7 @@ impl Leader {
         // The lists of a step may have come and gone between two looks.
         let latest = self.of.trips.latest_turn(service);
         latest.iter().for_each(|it| attended.candidacy.saw(it));
+        self.of.trips.note_rollout(service, &seen.rollout);
         let last = attended.last.replace(seen.rollout.clone());
         let turn = |it: &Rollout| (it.id.clone(), it.turns);
         let is_news = last.is_none_or(|it| turn(&it) != turn(&seen.rollout));
@@ -252,7 +259,9 @@ impl Leader {
                     unwritten,
                     ..
                 } => {
-                    let renewal = rollout.renew(unwritten);
+                    let against = attended.against.as_deref();
+                    let says = self.says(service, &rollout, (unwritten, against));
+                    let renewal = rollout.renew(unwritten, says);
                     lease = Some(rollout.lease.clone());
                     TendedState::Renewed(renewal)
                 }
@@ -298,6 +307,8 @@ impl Leader {
         let is_last = rollout.at + 1 == rollout.steps.len();
         let promotes = may_be_due && is_last && rollout.promotes;
         let against = promotes.then(|| self.against_promotion(config, service));
+        let against = against.flatten();
+        attended.against.clone_from(&against);
         let word = LeaderWord {
             holder: self.holder.clone(),
             fence: led.fence,
@@ -307,7 +318,7 @@ impl Leader {
             opinion,
             unwritten: led.unwritten,
             trip: self.trip(service),
-            against_promotion: against.flatten(),
+            against_promotion: against,
         };
         let verb = Verb::Rollout(RolloutVerb::CarryOn(word));
         let order = Order::new(verb, rollout.by.clone(), None);
@@ -324,6 +335,36 @@ impl Leader {
             self.announce(service, by, &done);
         }
         Ok(true)
+    }
+
+    /// What there is to say to people of the rollout that it leads.
+    fn says(
+        &self,
+        service: &ServiceName,
+        rollout: &Rollout,
+        (unwritten, against): (Duration, Option<&str>),
+    ) -> LeaderSays {
+        let (_, opinion) = self.of.judge.opinion(service);
+        let facts = Circumstances {
+            pre: &rollout.pre,
+            trip: None,
+            frozen: None,
+            has_share: true,
+            seen: SeenTurn::default(),
+            opinion: &opinion,
+            unwritten,
+        };
+        let is_running = rollout.course == Course::Running;
+        let case = self.of.judge.case(service);
+        let judged = case.as_ref().and_then(|it| it.judged(Concern::Failing));
+        LeaderSays {
+            verdict: judged.map(ToString::to_string),
+            waits_for: match rollout.next(&facts) {
+                NextTurn::Wait(why) if is_running => Some(why),
+                NextTurn::Finish if rollout.promotes => against.map(str::to_owned),
+                _ => None,
+            },
+        }
     }
 
     /// Which version was taken back, and why, as far as this gateway knows.
@@ -377,7 +418,24 @@ impl Leader {
                 NoticeKind::RolledBack,
                 "the release was rolled back: nobody gets pre",
             ),
-            _ => return,
+            _ => {
+                let rollout = done.change.state.as_ref().and_then(rollout_in);
+                match rollout.map(|it| it.course) {
+                    Some(Course::Paused) => (
+                        NoticeKind::RolloutPaused,
+                        "the rollout is paused, and goes on when somebody says so: `graygate rollout resume`",
+                    ),
+                    Some(Course::Aborted) => (
+                        NoticeKind::RolloutAborted,
+                        "the rollout is aborted; the lists stay as they are",
+                    ),
+                    Some(Course::Done) => (
+                        NoticeKind::RolloutDone,
+                        "the rollout is done: its last step has held",
+                    ),
+                    Some(Course::Running) | None => return,
+                }
+            }
         };
         let notice = ReleaseNotice::new(kind, service, sentence);
         self.of.webhook.tell(notice.by(by, Some(reason)));

@@ -82,7 +82,7 @@ pub(crate) enum Course {
 }
 
 impl Course {
-    const ALL: [Self; 4] = [Self::Running, Self::Paused, Self::Done, Self::Aborted];
+    pub(crate) const ALL: [Self; 4] = [Self::Running, Self::Paused, Self::Done, Self::Aborted];
 
     /// As it is written.
     pub(crate) const fn name(self) -> &'static str {
@@ -149,6 +149,8 @@ pub(crate) struct Rollout {
     /// Counts all that has become of it but renewals.
     pub(crate) turns: u64,
     pub(crate) lease: Lease,
+    /// What its leader has said since it has turned last.
+    pub(crate) says: LeaderSays,
 }
 
 /// That the lease of a rollout was renewed: what is written beside the state.
@@ -163,6 +165,34 @@ pub(crate) struct Renewal {
     beat: u64,
     /// See [`Rollout::waited`].
     waited: Duration,
+    says: LeaderSays,
+}
+
+/// What a leader says besides when it renews its lease: for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LeaderSays {
+    /// What is found of the version, in a sentence.
+    pub(crate) verdict: Option<String>,
+    /// What the next step, or the end, waits for.
+    pub(crate) waits_for: Option<String>,
+}
+
+impl LeaderSays {
+    fn of(value: &Value) -> Self {
+        let text = |name: &str| sentence(&value[name]);
+        Self {
+            verdict: text("verdict"),
+            waits_for: text("waits_for"),
+        }
+    }
+}
+
+/// The longest sentence of a leader, in characters.
+const SENTENCE: usize = 500;
+
+fn sentence(value: &Value) -> Option<String> {
+    let text = value.as_str()?.chars();
+    Some(text.filter(|it| !it.is_control()).take(SENTENCE).collect())
 }
 
 impl Renewal {
@@ -175,6 +205,8 @@ impl Renewal {
             "fence": self.fence,
             "beat": self.beat,
             "waited_ms": millis(self.waited),
+            "verdict": self.says.verdict,
+            "waits_for": self.says.waits_for,
         })
     }
 
@@ -190,6 +222,7 @@ impl Renewal {
             fence: number("fence")?,
             beat: number("beat")?,
             waited: Duration::from_millis(number("waited_ms")?),
+            says: LeaderSays::of(&value),
         })
     }
 }
@@ -211,6 +244,7 @@ pub(crate) fn add_renewal(state: &mut Map<String, Value>, text: &[u8]) {
     {
         rollout.lease.beat = renewal.beat;
         rollout.waited = rollout.waited.max(renewal.waited);
+        rollout.says = renewal.says;
         state.insert(ROLLOUT.to_owned(), rollout.to_json());
     }
 }
@@ -356,6 +390,7 @@ impl Rollout {
         self.since = since.to_owned();
         self.turns += 1;
         self.lease.beat += 1;
+        self.says = LeaderSays::default();
     }
 
     /// A person has written it: nobody has the lease.
@@ -363,6 +398,7 @@ impl Rollout {
         self.lease.fence += 1;
         self.lease.beat += 1;
         self.lease.holder = None;
+        self.says = LeaderSays::default();
     }
 
     /// The lease is that of `holder`.
@@ -372,7 +408,8 @@ impl Rollout {
     }
 
     /// The lease is renewed, by who has it, `more` after what it has written before.
-    pub(crate) fn renew(&mut self, more: Duration) -> Renewal {
+    pub(crate) fn renew(&mut self, more: Duration, says: LeaderSays) -> Renewal {
+        self.says = says;
         self.lease.beat += 1;
         if self.course == Course::Running {
             self.waited = (self.waited + more).min(self.every);
@@ -384,7 +421,19 @@ impl Rollout {
             fence: self.lease.fence,
             beat: self.lease.beat,
             waited: self.waited,
+            says: self.says.clone(),
         }
+    }
+
+    /// The gateway that carries it on.
+    pub(crate) fn leader(&self) -> Option<&str> {
+        let holder = self.lease.holder.as_deref()?;
+        Some(holder.rsplit_once('/').map_or(holder, |(node, _)| node))
+    }
+
+    /// How long the step is in force yet, at least, while it is not over; as far as that was written.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        (!self.course.is_over()).then(|| self.every.saturating_sub(self.waited))
     }
 
     /// True if that is what has become of the lease since the last turn.
@@ -420,6 +469,8 @@ impl Rollout {
             "holder": self.lease.holder,
             "fence": self.lease.fence,
             "beat": self.lease.beat,
+            "verdict": self.says.verdict,
+            "waits_for": self.says.waits_for,
         })
     }
 
@@ -458,6 +509,7 @@ impl Rollout {
                 fence: number("fence")?,
                 beat: number("beat")?,
             },
+            says: LeaderSays::of(value),
         };
         let grows = rollout.steps.windows(2).all(|it| it[0] < it[1]);
         (grows && rollout.at < rollout.steps.len()).then_some(rollout)

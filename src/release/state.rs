@@ -16,7 +16,7 @@ pub(crate) struct ReleaseState {
     pub(crate) epoch: String,
     /// Who has last said that a version may be tried again, and why.
     pub(crate) reset: Option<ResetNote>,
-    /// The rollout.
+    /// Its rollout, as of its last turn.
     pub(crate) rollout: Option<Rollout>,
 }
 

@@ -180,6 +180,23 @@ impl Trips {
         self.known().services.get(service)?.latest.clone()
     }
 
+    /// That a rollout was looked at, with what is beside the state of the release.
+    pub(crate) fn note_rollout(&self, service: &ServiceName, rollout: &Rollout) {
+        if let Some(known) = self.known().services.get_mut(service) {
+            known.rollout = Some(rollout.clone());
+        }
+    }
+
+    /// The rollout of a service, if there is one, as far as is known.
+    pub(crate) fn rollout(&self, service: &ServiceName) -> Option<Rollout> {
+        let known = self.known();
+        let known = known.services.get(service)?;
+        let of_state = known.state.rollout.as_ref()?;
+        let is_of_it = |it: &&Rollout| it.id == of_state.id && it.turns >= of_state.turns;
+        let looked_at = known.rollout.as_ref().filter(is_of_it);
+        Some(looked_at.unwrap_or(of_state).clone())
+    }
+
     /// The release that evidence belongs to, while these `lists` of a service are in force.
     pub(crate) fn release(&self, service: &ServiceName, lists: &Lists) -> String {
         let known = self.known();

@@ -6,6 +6,7 @@ use crate::admin::pages::verdict::VerdictSeen;
 use crate::release::case::Case;
 use crate::release::evidence::Concern;
 use crate::release::judge::Standing;
+use crate::release::rollout::{Course, Rollout};
 use crate::upstream::serving::Serving;
 
 /// The two questions, as labels.
@@ -49,6 +50,55 @@ pub(super) fn render(page: &mut MetricsPage, serving: &Serving, standing: &[Stan
         if let Some(case) = &standing.case {
             let labels = service.labels(&[]);
             page.value("verdict_gateways", &labels, case.gateways());
+        }
+    }
+}
+
+/// How the rollouts of the releases stand, where there are some.
+pub(super) fn rollouts(page: &mut MetricsPage, serving: &Serving, standing: &[Standing]) {
+    let labelled = |it| {
+        let standing: &Standing = it;
+        let rollout = standing.rollout.as_ref()?;
+        Some((ServiceLabel::of(serving, &standing.service), rollout))
+    };
+    let all: Vec<(ServiceLabel<'_>, &Rollout)> = standing.iter().filter_map(labelled).collect();
+    page.family(
+        "rollout_course",
+        "gauge",
+        "Where the release has a rollout: 1 for how that stands, 0 for all else: running, paused, done, aborted.",
+    );
+    for (service, rollout) in &all {
+        for course in Course::ALL {
+            let name = course.name();
+            let labels = service.labels(&[("course", &name)]);
+            page.value(
+                "rollout_course",
+                &labels,
+                u8::from(course == rollout.course),
+            );
+        }
+    }
+    page.family(
+        "rollout_step",
+        "gauge",
+        "Which step of the rollout is in force, from 1.",
+    );
+    for (service, rollout) in &all {
+        page.value("rollout_step", &service.labels(&[]), rollout.at + 1);
+    }
+    page.family("rollout_steps", "gauge", "How many steps the rollout has.");
+    for (service, rollout) in &all {
+        page.value("rollout_steps", &service.labels(&[]), rollout.steps.len());
+    }
+    page.family(
+        "rollout_step_left_seconds",
+        "gauge",
+        "While the rollout is not over: for how long its step is in force yet, at least, as far as its leader has said.",
+    );
+    for (service, rollout) in &all {
+        if let Some(left) = rollout.left() {
+            let labels = service.labels(&[]);
+            page.value("rollout_step_left_seconds", &labels, left.as_secs_f64());
         }
     }
 }

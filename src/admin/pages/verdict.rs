@@ -10,6 +10,7 @@ use crate::config::{Store, VerdictMode};
 use crate::release::case::Case;
 use crate::release::evidence::{Concern, Counted};
 use crate::release::judge::Standing;
+use crate::release::rollout::Rollout;
 use crate::release::verdict::{Ground, Judged, Verdict};
 
 object! {
@@ -44,11 +45,61 @@ object! {
         few_clients: bool,
         /// Not one server of `pre` is up, so next to nothing is counted of it.
         pre_out: bool,
+        /// What its rollout is at, if it has one.
+        rollout: Option<RolloutSeen>,
         /// Of failures, and of slow answers.
         failing: Option<FindingSeen>,
         slow: Option<FindingSeen>,
         /// That it was taken back: by whom, and by which numbers of then.
         tripped: Option<TripShown>,
+    }
+}
+
+object! {
+    /// A rollout, under way or over.
+    pub(crate) struct RolloutSeen {
+        /// `running`, `paused`, `done` or `aborted`; since when, and why.
+        course: String,
+        since: String,
+        why: Option<String>,
+        /// Which step is in force, from 1, of how many; its share of the clients.
+        step: u64,
+        steps: u64,
+        percent: f64,
+        /// How long each step is in force at least, and this one yet.
+        every_seconds: f64,
+        left_seconds: Option<f64>,
+        /// What the next step, or the end, waits for, as its leader has said of late.
+        waits_for: Option<String>,
+        promote: bool,
+        without_verdict: bool,
+        /// The gateway that carries it on.
+        leader: Option<String>,
+        by: String,
+        started: String,
+        reason: Option<String>,
+    }
+}
+
+impl RolloutSeen {
+    fn of(rollout: &Rollout) -> Self {
+        Self {
+            course: rollout.course.name().to_owned(),
+            since: rollout.since.clone(),
+            why: rollout.why.clone(),
+            step: rollout.at as u64 + 1,
+            steps: rollout.steps.len() as u64,
+            percent: f64::from(rollout.steps[rollout.at]) / 100.0,
+            every_seconds: rollout.every.as_secs_f64(),
+            left_seconds: rollout.left().map(|it| it.as_secs_f64()),
+            waits_for: rollout.says.waits_for.clone(),
+            promote: rollout.promotes,
+            without_verdict: rollout.without_verdict,
+            leader: rollout.leader().map(str::to_owned),
+            by: rollout.by.clone(),
+            started: rollout.started.clone(),
+            reason: rollout.reason.clone(),
+        }
     }
 }
 
@@ -177,6 +228,7 @@ impl VerdictSeen {
             mode: settings.mode.name().to_owned(),
             slow_mode: slow_mode.name().to_owned(),
             state: Self::state(standing).to_owned(),
+            rollout: standing.rollout.as_ref().map(RolloutSeen::of),
             ..Self::default()
         };
         let Some(case) = &standing.case else {

@@ -9,7 +9,8 @@ use super::basis::{EPOCH, STAGE, WantedChange, Work, frozen};
 use super::stage::{self, ShareBy};
 use super::{back, promote};
 use crate::release::rollout::{
-    Circumstances, Course, LOST, Lease, NextTurn, Opinion, ROLLOUT, Rollout, SeenTurn, rollout_in,
+    Circumstances, Course, LOST, LeaderSays, Lease, NextTurn, Opinion, ROLLOUT, Rollout, SeenTurn,
+    rollout_in,
 };
 
 /// What is done to a rollout.
@@ -153,6 +154,7 @@ fn start(
         since: at.clone(),
         turns: 1,
         lease: Lease::default(),
+        says: LeaderSays::default(),
     };
     state.insert(ROLLOUT.to_owned(), rollout.to_json());
     wanted.state = Some(state);

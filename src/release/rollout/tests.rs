@@ -26,6 +26,7 @@ fn rollout() -> Rollout {
         since: "2026-11-30T01:02:03.004Z".to_owned(),
         turns: 1,
         lease: Lease::default(),
+        says: LeaderSays::default(),
     }
 }
 
@@ -228,7 +229,7 @@ fn a_lease_is_taken_when_it_was_seen_unchanged_for_its_time() {
     // Another process has another clock.
     assert_eq!(other.look(&rollout, "b", at(900_000)), Role::Follows);
     assert_eq!(other.look(&rollout, "b", at(909_999)), Role::Follows);
-    let _ = rollout.renew(at(3_300));
+    let _ = rollout.renew(at(3_300), LeaderSays::default());
     one.wrote(&rollout.lease, at(8_400), at(8_400));
     assert_eq!(other.look(&rollout, "b", at(910_000)), Role::Follows);
     assert_eq!(other.look(&rollout, "b", at(919_999)), Role::Follows);
@@ -250,8 +251,12 @@ fn a_renewal_counts_for_the_very_turn_and_lease_that_it_is_of() {
     let mut led = rollout();
     led.take("a");
     let mut renewed = led.clone();
-    let _ = renewed.renew(Duration::from_secs(3));
-    let renewal = renewed.renew(Duration::from_secs(3));
+    let says = LeaderSays {
+        verdict: Some("0 of 7 requests".to_owned()),
+        waits_for: Some("time".to_owned()),
+    };
+    let _ = renewed.renew(Duration::from_secs(3), LeaderSays::default());
+    let renewal = renewed.renew(Duration::from_secs(3), says);
     let renewal = renewal.to_json().to_string();
     let state = |rollout: &Rollout| {
         let mut state = Map::new();
@@ -273,7 +278,7 @@ fn a_renewal_counts_for_the_very_turn_and_lease_that_it_is_of() {
     anew.take("a");
     seized.seize();
     let mut later = renewed.clone();
-    let _ = later.renew(Duration::from_secs(3));
+    let _ = later.renew(Duration::from_secs(3), LeaderSays::default());
     for rollout in [turned, other, anew, seized, later] {
         assert_eq!(with(&rollout, &renewal), rollout);
     }
@@ -444,7 +449,7 @@ impl World {
                 let facts = self.facts(&Opinion::Good, actor.candidacy.seen(), unwritten);
                 Some(match rollout.next(&facts) {
                     NextTurn::Wait(_) | NextTurn::Over => {
-                        let renewal = rollout.renew(unwritten);
+                        let renewal = rollout.renew(unwritten, LeaderSays::default());
                         Intent::Renew(renewal, rollout.lease)
                     }
                     _ => Intent::CarryOn(unwritten, fence),

@@ -17,6 +17,8 @@ pub(super) struct KnownRelease {
     pub(super) resets: Vec<String>,
     /// The latest turn of the rollout that was seen, also if the store has lost it since.
     pub(super) latest: Option<Rollout>,
+    /// Its rollout, as it was looked at last.
+    pub(super) rollout: Option<Rollout>,
     /// A text that is no trip, and what it was taken for when it was first seen.
     pub(super) taken_for: Option<(Vec<u8>, Trip)>,
     /// The version of which it was logged that it was taken back.

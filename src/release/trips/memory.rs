@@ -53,6 +53,7 @@ pub(super) fn parse(text: &str, store: &str) -> BTreeMap<ServiceName, KnownRelea
                 reset: None,
                 rollout: None,
             },
+            rollout: None,
             taken_for: it["text"]
                 .as_str()
                 .map(|it| (it.as_bytes().to_vec(), trip.clone())),

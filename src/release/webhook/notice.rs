@@ -24,6 +24,12 @@ pub(crate) enum NoticeKind {
     Promoted,
     /// A release was taken back by somebody.
     RolledBack,
+    /// A rollout has stopped, and goes on by a person's word alone.
+    RolloutPaused,
+    /// It has ended before its end, and the lists are as they were.
+    RolloutAborted,
+    /// It has come to its end.
+    RolloutDone,
     /// Somebody wants to know whether messages arrive.
     Test,
 }
@@ -39,6 +45,9 @@ impl NoticeKind {
             Self::Good => "good",
             Self::Promoted => "promoted",
             Self::RolledBack => "rolled-back",
+            Self::RolloutPaused => "rollout-paused",
+            Self::RolloutAborted => "rollout-aborted",
+            Self::RolloutDone => "rollout-done",
             Self::Test => "test",
         }
     }
