@@ -37,7 +37,8 @@ fn number(variable: &str) -> Option<u64> {
 
 #[test]
 fn no_step_is_taken_twice_and_no_trip_is_lost_whatever_fails() {
-    let seconds = number("CHAOS_SECONDS").unwrap_or(20);
+    let seconds = number("CHAOS_SECONDS").unwrap_or(10);
+    let is_long = seconds > 60;
     let seed = number("CHAOS_SEED").unwrap_or_else(|| fastrand::u64(..1 << 32));
     let keeps = Keeps::ALL[(seed % 3) as usize];
     println!("seed {seed}: {seconds} s, redis keeps {keeps:?}");
@@ -75,7 +76,7 @@ fn no_step_is_taken_twice_and_no_trip_is_lost_whatever_fails() {
                 let left = end.saturating_duration_since(Instant::now());
                 let length = Duration::from_millis(rng.u64(5000..25_000));
                 driver.storm(length.min(left.max(Duration::from_secs(5))));
-                driver.conclude();
+                driver.conclude(is_long);
                 rounds += 1;
             }
         }));
@@ -94,5 +95,7 @@ fn no_step_is_taken_twice_and_no_trip_is_lost_whatever_fails() {
     println!("{:6} violations", violations.len());
     assert!(violations.is_empty(), "seed {seed}: {violations:#?}");
     let count = |it: &str| counts.get(it).copied().unwrap_or_default();
-    assert!(rounds > 0 && asked > 500 && count("rollouts") > 0 && count("steps") > 0);
+    assert!(rounds > 0 && asked > 100 && count("rollouts") > 0);
+    let of_all = ["steps", "went on", "trips that had to hold"];
+    assert!(!is_long || of_all.iter().all(|it| count(it) > 0));
 }

@@ -261,7 +261,9 @@ fn it_outlives_a_redis_that_loses_its_data_and_is_written_again_once_there_are_l
     });
     // Whoever deletes it before all gateways have seen it would have it written again.
     for gateway in &site.gateways {
-        gateway.wait_for_lists("the trip", |it| it["tripped"]["stored"] == true);
+        gateway.wait_for_lists("the trip", |it| {
+            it["error"].is_null() && it["tripped"]["stored"] == true
+        });
     }
     site.redis.cli(&["DEL", KEY]);
     site.wait("pre");

@@ -56,8 +56,9 @@
 //!   by a person takes it from whoever has it.
 //! - **What was lost is not done again.** Whoever has seen a later turn, or a later step ([`SeenTurn`]), than
 //!   the store has now, as after a restart of Redis that has lost its last second, pauses it, whoever leads:
-//!   that one need not have seen it. Each gateway sees a turn with the lists that come with it, so whoever has
-//!   brought a step into force knows of it.
+//!   that one need not have seen it. Each gateway sees a turn with the lists that come with it, so whoever
+//!   has brought a step into force knows of it. A fencing number that was lost is given again, to another
+//!   name.
 
 use std::time::Duration;
 

@@ -477,8 +477,8 @@ impl<'a> Driver<'a> {
         self.run("thaw --by ann");
     }
 
-    /// What was decided holds, and what may go on goes on.
-    pub(crate) fn conclude(&mut self) {
+    /// What was decided holds, and what may go on goes on; to its end now and then, if there is time.
+    pub(crate) fn conclude(&mut self, has_time: bool) {
         self.mend_all();
         self.model.note("all is well again");
         let pre = self.pre_digest.clone();
@@ -503,7 +503,7 @@ impl<'a> Driver<'a> {
         }
         match self.model.standing(&pre).is_empty() {
             false => self.must_be_taken_back(&pre),
-            true if !is_bad => self.must_go_on(),
+            true if !is_bad => self.must_go_on(has_time),
             true => {}
         }
     }
@@ -529,7 +529,7 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn must_go_on(&mut self) {
+    fn must_go_on(&mut self, has_time: bool) {
         let rollout = self.rollout();
         if rollout.is_null() || is_over(&rollout) {
             return;
@@ -547,7 +547,7 @@ impl<'a> Driver<'a> {
             return;
         }
         self.model.count("went on");
-        if self.rng.bool() {
+        if has_time && self.rng.bool() {
             let ended = self.wait("it comes to its end", ENDED, |it| {
                 let is_over = is_over(&it.rollout());
                 is_over.then_some(())
