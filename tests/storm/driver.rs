@@ -482,8 +482,14 @@ impl<'a> Driver<'a> {
         self.mend_all();
         self.model.note("all is well again");
         let pre = self.pre_digest.clone();
-        if self.list("pre").is_empty() {
+        let there = self.list("pre");
+        if there.is_empty() {
             self.model.count("promoted");
+            return;
+        }
+        if there != [self.versions[self.pre].origin.address().to_string()] {
+            // That this version is in pre was among what was lost: there is another release now.
+            self.model.count("versions lost");
             return;
         }
         let is_bad = self.versions[self.pre].is_bad();
