@@ -173,9 +173,10 @@ impl<'a> Driver<'a> {
     pub(crate) fn begin(&mut self) {
         self.run("thaw");
         let prod = self.prod_there().unwrap_or(0);
-        let before = self.pre;
+        let (before, there) = (self.pre, self.list("pre"));
+        let is_there = |it: usize| there.contains(&self.versions[it].origin.address().to_string());
         let others: Vec<usize> = (0..self.versions.len())
-            .filter(|it| *it != prod && *it != before)
+            .filter(|it| *it != prod && *it != before && !is_there(*it))
             .collect();
         let pre = others[self.rng.usize(..others.len())];
         for version in self.versions {
