@@ -415,3 +415,138 @@ fn an_edited_lists_file_is_noted_beside_it() {
     std::thread::sleep(NOTED);
     assert_eq!(desk.verbs(), ["admit", "by-hand", "undo"]);
 }
+
+/// Has the gateway find that `pre` fails, for clients of 10.1.0.0/16.
+#[track_caller]
+fn let_fail(gateway: &Gateway) {
+    let mut client = gateway.connect();
+    let mut number = 0;
+    wait_until("it is taken back", DEADLINE, || {
+        for _ in 0..20 {
+            number += 1;
+            for net in [1, 2] {
+                let of = format!("10.{net}.{}.{}", number / 250, number % 250 + 1);
+                let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: {of}\r\n\r\n");
+                client.ask(head);
+            }
+        }
+        !gateway.lists()["tripped"].is_null()
+    });
+}
+
+/// A server that fails.
+fn failing() -> Origin {
+    Origin::saying(*b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")
+}
+
+fn judging(setup: Setup) -> Setup {
+    let setup = setup.set("gateway.trusted_proxies", "127.0.0.0/8");
+    let setup = setup.set("upstream.max_fails", 0);
+    setup.set("verdict.mode", "enforce")
+}
+
+#[test]
+fn of_gateways_that_take_a_version_back_at_once_one_is_in_the_history_however_late() {
+    let mut redis = Redis::start();
+    let (pre, prod) = (failing(), Origin::named("prod"));
+    let fill = |redis: &Redis| {
+        redis.push_peers(&pre, &prod);
+        redis.push("gray", &[&"10.1.0.0/16"]);
+    };
+    fill(&redis);
+    let start = |name| {
+        let setup = Setup::new().redis(redis.url()).set("redis.node", name);
+        let gateway = judging(setup).start();
+        gateway.wait_for_lists("the lists", |it| it["generation"] != 0);
+        gateway
+    };
+    let gateways = ["gw-1", "gw-2"].map(start);
+    redis.kill();
+    let mut trips = Vec::new();
+    for gateway in &gateways {
+        gateway.wait_for_log("lists-unreadable");
+        let_fail(gateway);
+        trips.push(gateway.lists()["tripped"].clone());
+    }
+    redis.restart();
+    fill(&redis);
+    for gateway in &gateways {
+        gateway.wait_for_lists("that the store has it", |it| {
+            it["tripped"]["stored"] == true
+        });
+    }
+    let desk = Desk(&gateways[0]);
+    let record = desk.wait_for(1);
+    assert_eq!(desk.verbs(), ["trip"]);
+    let key: String = redis::from_redis_value(redis.cli(&["GET", "graygate:tripped"])).unwrap();
+    let key: Value = serde_json::from_str(&key).unwrap();
+    assert_eq!((&record["by"], &record["at"]), (&key["by"], &key["at"]));
+    let is_it = |it: &Value| it["at"] == record["at"];
+    assert!(
+        trips.iter().any(is_it),
+        "it is from when the store was away"
+    );
+    assert_eq!(record["reason"], key["why"]);
+    let lines = record["difference"].as_array().unwrap();
+    assert_eq!(
+        lines[0],
+        format!("+ tripped {}", key["pre"].as_str().unwrap())
+    );
+    assert!(
+        lines[1].as_str().unwrap().contains("\"pre_units\":"),
+        "{lines:?}"
+    );
+    assert_eq!(record["before"], record["after"]);
+    desk.done(&["verdict", "reset", "--by", "ann", "--no-wait"]);
+    assert_eq!(desk.verbs(), ["trip", "reset"]);
+    // It stands in the way of nothing.
+    desk.done(&["admit", "10.3.0.1", "--no-wait"]);
+    desk.done(&["rollback", "--to", "1", "--yes", "--no-wait"]);
+    let gray = redis.cli(&["LRANGE", "gray", "0", "-1"]);
+    let gray: Vec<String> = redis::from_redis_value(gray).unwrap();
+    assert_eq!(gray, ["10.1.0.0/16"]);
+}
+
+#[test]
+fn a_trip_needs_no_right_to_the_history() {
+    let redis = Redis::start();
+    let (pre, prod) = (failing(), Origin::named("prod"));
+    redis.push_peers(&pre, &prod);
+    redis.push("gray", &[&"10.1.0.0/16"]);
+    redis.cli(&[
+        "ACL",
+        "SETUSER",
+        "gateway",
+        "on",
+        ">password",
+        "~*",
+        "&*",
+        "+@all",
+        "-xadd",
+    ]);
+    let url = format!("redis://gateway:password@{}/0", redis.address());
+    let gateway = judging(Setup::new().redis(url)).start();
+    let_fail(&gateway);
+    gateway.wait_for_log("trip-written");
+    let line = gateway.wait_for_log("history-refused");
+    assert!(line.contains("xadd"), "{line}");
+    assert_eq!(redis.cli(&["EXISTS", KEY]), redis::Value::Int(0));
+    assert_eq!(
+        redis.cli(&["EXISTS", "graygate:tripped"]),
+        redis::Value::Int(1)
+    );
+}
+
+#[test]
+fn a_trip_beside_a_lists_file_is_in_its_history() {
+    let (pre, prod) = (failing(), Origin::named("prod"));
+    let setup = judging(Setup::new().lists(&["10.1.0.0/16"], &[&pre], &[&prod]));
+    let gateway = setup.start();
+    let_fail(&gateway);
+    let desk = Desk(&gateway);
+    let record = desk.wait_for(1);
+    assert_eq!(record["verb"], "trip");
+    assert_eq!(record["after"], gateway.lists()["digest"]);
+    desk.done(&["verdict", "reset"]);
+    assert_eq!(desk.verbs(), ["trip", "reset"]);
+}

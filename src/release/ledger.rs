@@ -22,8 +22,10 @@ use crate::release::history::ChangeRecord;
 
 pub(crate) use self::account::{NotNoted, Noting, SeenAccount};
 use self::file::FileLedger;
+pub(crate) use self::file::note_beside;
 pub(crate) use self::order::{Consent, Done, Hear, Order, Tend, TendedState};
 use self::redis::RedisLedger;
+pub(crate) use self::redis::stream::{added, newest};
 
 /// Where the lists of a service are, and what is known of them.
 pub(crate) enum Ledger<'a> {

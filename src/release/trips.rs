@@ -30,6 +30,7 @@
 mod known;
 mod memory;
 mod place;
+mod record;
 mod writing;
 
 use std::collections::BTreeMap;

@@ -178,7 +178,7 @@ fn to_number(work: &Work<'_>, number: u64) -> Result<WantedChange, String> {
     let (record, newer) = (&history[at], &history[..=at]);
     let mut salt = None;
     let mut lists = work.found.lists.as_ref().map(|it| it.entries.clone());
-    let mut is_whole = true;
+    let mut is_whole = false;
     // A record that does not know what was there before says nothing of what was changed by it.
     let (mut are_known, mut gap) = (ByList::all(true), None);
     for it in newer {
@@ -209,7 +209,14 @@ fn to_number(work: &Work<'_>, number: u64) -> Result<WantedChange, String> {
         }
         is_whole = before.is_whole();
     }
-    let before = kept(record)?;
+    let before = match &record.undo {
+        // It was not about lists.
+        None if !record.is_of_lists() => &Before {
+            stage: work.found.state.get(STAGE).cloned(),
+            ..Before::default()
+        },
+        _ => kept(record)?,
+    };
     if let Some(gap) = gap
         && are_known.iter().any(|(_, it)| !it)
     {

@@ -88,23 +88,7 @@ impl<'a> FileLedger<'a> {
     }
 
     fn lock(&self) -> Result<Flock<File>, String> {
-        let folder = self.path.parent().unwrap_or(Path::new("/"));
-        let until = Instant::now() + PATIENCE;
-        let mut file =
-            File::open(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-        loop {
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => return Ok(lock),
-                Err((unlocked, _)) if Instant::now() < until => file = unlocked,
-                Err((_, error)) => {
-                    return Err(format!(
-                        "{}: somebody else is at it: {error}",
-                        folder.display()
-                    ));
-                }
-            }
-            std::thread::sleep(PAUSE);
-        }
+        lock_beside(&self.path)
     }
 
     /// The lists file.
@@ -138,11 +122,7 @@ impl<'a> FileLedger<'a> {
 
     /// The newest first.
     fn records(&self) -> Result<Vec<ChangeRecord>, String> {
-        let path = self.of_service(HISTORY);
-        let text = read_if_there(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let text = String::from_utf8_lossy(text.as_deref().unwrap_or_default()).into_owned();
-        let lines = text.lines().rev();
-        Ok(lines.filter_map(ChangeRecord::of_line).collect())
+        records_in(&self.of_service(HISTORY))
     }
 
     fn found(&self, text: &[u8]) -> Result<FoundLists, String> {
@@ -271,23 +251,8 @@ impl<'a> FileLedger<'a> {
         fs::remove_file(self.of_service(CHANGE))
     }
 
-    /// Adds lines to the history, unless it has them.
     fn append(&self, lines: &str) -> io::Result<()> {
-        let path = self.of_service(HISTORY);
-        let old = read_if_there(&path)?.unwrap_or_default();
-        let old = String::from_utf8_lossy(&old);
-        if !old.contains(lines) {
-            let count = old.lines().count();
-            let mut text: String = match count > 2 * KEPT {
-                true => old.split_inclusive('\n').skip(count - KEPT).collect(),
-                false => old.into_owned(),
-            };
-            text.push_str(lines);
-            // Whoever may read the lists may read that, whoever writes it first.
-            let kept = fs::metadata(&path).or_else(|_| fs::metadata(&self.path));
-            replace(&path, text.as_bytes(), kept.ok().as_ref())?;
-        }
-        Ok(())
+        append(&self.of_service(HISTORY), &self.path, lines)
     }
 
     /// See `Ledger::note_by_hand`.
@@ -342,6 +307,71 @@ impl<'a> FileLedger<'a> {
         all.truncate(most);
         Ok(all)
     }
+}
+
+/// Has the history beside a lists file say what `make` makes of the records that there are, the newest first.
+///
+/// # Errors
+/// One line: why it cannot.
+pub(crate) fn note_beside(
+    lists: &Path,
+    service: &ServiceName,
+    make: &dyn Fn(&[ChangeRecord]) -> Option<ChangeRecord>,
+) -> Result<(), String> {
+    let path = fs::canonicalize(lists).unwrap_or_else(|_| lists.to_owned());
+    let history = beside(lists, service, HISTORY);
+    let _lock = lock_beside(&path)?;
+    let Some(record) = make(&records_in(&history)?) else {
+        return Ok(());
+    };
+    append(&history, &path, &record.to_line())
+        .map_err(|error| format!("{}: {error}", history.display()))
+}
+
+/// Waits until nobody else is at the files in the folder of this one.
+fn lock_beside(path: &Path) -> Result<Flock<File>, String> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let until = Instant::now() + PATIENCE;
+    let mut file = File::open(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((unlocked, _)) if Instant::now() < until => file = unlocked,
+            Err((_, error)) => {
+                return Err(format!(
+                    "{}: somebody else is at it: {error}",
+                    folder.display()
+                ));
+            }
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// What the history in this file has, the newest first.
+fn records_in(path: &Path) -> Result<Vec<ChangeRecord>, String> {
+    let text = read_if_there(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let text = String::from_utf8_lossy(text.as_deref().unwrap_or_default()).into_owned();
+    let lines = text.lines().rev();
+    Ok(lines.filter_map(ChangeRecord::of_line).collect())
+}
+
+/// Adds lines to the history at `path`, beside these lists, unless it has them.
+fn append(path: &Path, lists: &Path, lines: &str) -> io::Result<()> {
+    let old = read_if_there(path)?.unwrap_or_default();
+    let old = String::from_utf8_lossy(&old);
+    if old.contains(lines) {
+        return Ok(());
+    }
+    let count = old.lines().count();
+    let mut text: String = match count > 2 * KEPT {
+        true => old.split_inclusive('\n').skip(count - KEPT).collect(),
+        false => old.into_owned(),
+    };
+    text.push_str(lines);
+    // Whoever may read the lists may read that, whoever writes it first.
+    let kept = fs::metadata(path).or_else(|_| fs::metadata(lists));
+    replace(path, text.as_bytes(), kept.ok().as_ref())
 }
 
 const RELEASE: &str = "release";

@@ -8,6 +8,7 @@
 
 mod by_hand;
 mod reading;
+pub(super) mod stream;
 mod writing;
 
 use std::time::{Duration, Instant};

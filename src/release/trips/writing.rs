@@ -12,9 +12,11 @@ use redis::{RedisError, RedisResult};
 
 use super::known::{BegunAnew, HeldTrip};
 use super::place::TripsPlace;
-use super::{Trips, memory};
+use super::{Trips, memory, record};
 use crate::config::{RedisSettings, Store};
 use crate::lists::ServiceName;
+use crate::release::history::ChangeRecord;
+use crate::release::ledger::{added, newest, note_beside};
 use crate::release::state::{ReleaseState, Trip, with_epoch};
 use crate::release::webhook::ReleaseNotice;
 use crate::store::file::beside;
@@ -232,12 +234,21 @@ impl Attempt {
     fn make(&mut self, place: &TripsPlace, trips: &Trips) -> Option<bool> {
         let trip = &self.held.trip;
         let is_wanted = || trips.is_unwritten(&self.service, trip);
+        let lists = trips.in_force.load_of(&self.service);
+        let lists = lists.map_or_else(String::new, |it| it.digest.to_string());
+        let noted = |newest: &[ChangeRecord]| record::record(&self.service, trip, newest, &lists);
         let outcome = match &place.store {
             Store::Redis(settings) => {
-                write_to_redis(settings, &self.service, &self.held, &is_wanted)
+                write_to_redis(settings, &self.service, (&self.held, &noted), &is_wanted)
             }
             Store::File(path) => {
-                write_beside(path, &self.service, trip).map_err(|it| it.to_string())
+                let written = write_beside(path, &self.service, trip);
+                if let Ok(Written::Yes) = written
+                    && let Err(error) = note_beside(path, &self.service, &noted)
+                {
+                    tell_unrecorded(&self.service, &error);
+                }
+                written.map_err(|it| it.to_string())
             }
         };
         self.at = Instant::now();
@@ -268,6 +279,17 @@ impl Attempt {
     }
 }
 
+/// Makes the record of a trip, of the newest ones that there are.
+type RecordOf<'a> = &'a dyn Fn(&[ChangeRecord]) -> Option<ChangeRecord>;
+
+/// Says that the history cannot say it.
+fn tell_unrecorded(service: &ServiceName, error: &str) {
+    let name = service.in_log();
+    log::info!(
+        "history-refused {name}error={error:?} effect=\"that the version was taken back is not in the history\""
+    );
+}
+
 /// Writes a trip to Redis, unless it has one of the same version, or its release is in none of these
 /// `epochs`.
 ///
@@ -276,7 +298,7 @@ impl Attempt {
 fn write_to_redis(
     settings: &RedisSettings,
     service: &ServiceName,
-    held: &HeldTrip,
+    (held, noted): (&HeldTrip, RecordOf<'_>),
     is_wanted: &dyn Fn() -> bool,
 ) -> Result<Written, String> {
     let mut finder = Finder::quiet();
@@ -291,8 +313,20 @@ fn write_to_redis(
     let outcome = finder
         .open_at_lists(settings, &keyring, &mut Division::default())
         .and_then(|mut link| {
+            let history = keys.history.as_deref();
             let keys = (tripped.as_str(), keys.release.as_deref(), &*keys.lists.pre);
-            write_there(&mut link, keys, held, is_wanted)
+            let written = write_there(&mut link, keys, (held, noted), history, is_wanted);
+            match written {
+                // It may be the history alone that is refused.
+                Err(error) if history.is_some() && error.code().is_some() => {
+                    let written = write_there(&mut link, keys, (held, noted), None, is_wanted);
+                    if written.is_ok() {
+                        tell_unrecorded(service, &describe(&error));
+                    }
+                    written
+                }
+                written => written,
+            }
         });
     outcome.map_err(|error| match error.code() {
         Some("MOVED" | "CROSSSLOT") => format!(
@@ -346,11 +380,13 @@ fn write_epoch(
 fn write_there(
     link: &mut Link,
     (tripped, release, pre): (&str, Option<&str>, &str),
-    held: &HeldTrip,
+    (held, noted): (&HeldTrip, RecordOf<'_>),
+    history: Option<&str>,
     is_wanted: &dyn Fn() -> bool,
 ) -> RedisResult<Written> {
     let trip = &held.trip;
-    link.ask(redis::cmd("WATCH").arg(tripped))?;
+    // Of no history there is no argument.
+    link.ask(redis::cmd("WATCH").arg(tripped).arg(history))?;
     let get = |link: &mut Link, key: &str| -> RedisResult<Option<Vec<u8>>> {
         redis::from_redis_value(link.ask(redis::cmd("GET").arg(key))?).map_err(RedisError::from)
     };
@@ -374,6 +410,11 @@ fn write_there(
     }
     let mut pipe = redis::pipe();
     pipe.cmd("SET").arg(tripped).arg(trip.to_json().to_string());
+    if let Some(history) = history
+        && let Some(record) = noted(&newest(link, history, record::LOOKED_AT)?)
+    {
+        pipe.add_command(added(history, &record));
+    }
     let Some(replies) = transaction::run(link, &pipe)? else {
         return Ok(Written::Again);
     };

@@ -5,7 +5,7 @@ use redis::RedisResult;
 
 use super::RedisLedger;
 use super::reading::trimmed;
-use super::writing::added;
+use super::stream::added;
 use crate::release::change::FoundLists;
 use crate::release::history::ChangeRecord;
 use crate::release::ledger::account::{NotNoted, Noting, SeenAccount, by_hand_until};

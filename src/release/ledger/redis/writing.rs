@@ -6,10 +6,11 @@ use redis::{Cmd, RedisResult, Value};
 use serde_json::json;
 
 use super::reading::explained_stream;
+use super::stream::added;
 use super::{LedgerAttempt, RedisLedger};
 use crate::lists::ListName;
 use crate::release::change::{Edit, FoundLists, ListsChange};
-use crate::release::history::{ASIDE, ChangeRecord, INLINE, KEPT};
+use crate::release::history::{ASIDE, INLINE};
 use crate::release::ledger::order::{Done, Order, by_hand};
 use crate::release::rollout::is_under_way;
 use crate::store::Entries;
@@ -202,16 +203,6 @@ impl RedisLedger<'_> {
             ));
         }
     }
-}
-
-/// The command that adds a record to the history under this key.
-pub(super) fn added(history: &str, record: &ChangeRecord) -> Cmd {
-    let mut add = redis::cmd("XADD");
-    add.arg(history).arg("MAXLEN").arg("~").arg(KEPT).arg("*");
-    for (name, value) in record.fields() {
-        add.arg(name).arg(value);
-    }
-    add
 }
 
 /// Redis looks through a whole list for each entry that goes: above so many entries that it looks at, the
