@@ -321,6 +321,50 @@ fn who_is_gray_again_within_the_grace_keeps_the_tunnel() {
 }
 
 #[test]
+fn a_shorter_grace_holds_for_those_that_are_still_to_end() {
+    let mut site = site("24h", &[GRAY]);
+    let mut tunnels: Vec<Client> = (0..5).map(|_| gray_tunnel(&site)).collect();
+    change(&site, || site.redis("DEL gray"));
+    assert_eq!(tunnels[0].glance(STAYS / 2), None);
+    site.gateway
+        .edit_ini(|it| it.set("gateway.tunnel_grace", "1ms"));
+    site.gateway.signal(nix::sys::signal::Signal::SIGHUP);
+    for client in &mut tunnels {
+        assert_eq!(end_of(client), None);
+    }
+}
+
+#[test]
+fn what_has_changed_while_the_server_thinks_counts_for_the_tunnel_that_it_begins() {
+    let (answer, may_answer) = std::sync::mpsc::channel::<()>();
+    let may_answer = std::sync::Mutex::new(may_answer);
+    let pre = Origin::scripted(move |conn| {
+        let Some(head) = conn.head()? else {
+            return Ok(());
+        };
+        if head.field("upgrade").is_none() {
+            return conn.send(support::ok("slow"));
+        }
+        // Until it is told to, or the test is over.
+        let _ = may_answer.lock().unwrap().recv();
+        conn.send("HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")?;
+        echo(conn)
+    });
+    let site = site("50ms", &[]);
+    release(&site, &pre);
+    let mut client = site.gateway.connect_from(GRAY);
+    client.send(upgrade("websocket", ""));
+    pre.wait("it is asked", |it| {
+        it.heads.iter().any(|it| it.field("upgrade").is_some())
+    });
+    change(&site, || site.redis("DEL gray"));
+    answer.send(()).unwrap();
+    assert_eq!(client.head().status(), 101);
+    assert_eq!(end_of(&mut client), None);
+    site.gateway.wait_for_access("status=101 close=taken-back");
+}
+
+#[test]
 fn what_was_promoted_keeps_its_tunnels() {
     let site = site("1ms", &[GRAY]);
     let mut tunnel = gray_tunnel(&site);

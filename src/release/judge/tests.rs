@@ -131,3 +131,20 @@ fn those_who_always_fail_do_not_have_the_evidence_begin_anew_again_and_again() {
     let renewed = case.evidence(Concern::Failing).sums();
     assert!(renewed.last().is_some_and(|it| *it <= 2.0), "{renewed:?}");
 }
+
+#[test]
+fn a_rollout_goes_no_further_while_the_new_version_has_no_server_that_is_up() {
+    let mut it = Bench::settled();
+    let service = ServiceName::default();
+    it.pass(60, |_, _| false);
+    assert_eq!(it.judge.opinion(&service).1, Opinion::Good);
+    let serving = it.judge.in_force.serving();
+    let pre = &serving.default_service().pools()[PoolName::Pre];
+    pre.peers()[0].health.check_has_failed(Instant::now());
+    let (release, opinion) = it.judge.opinion(&service);
+    let why = "no server of pre is up".to_owned();
+    assert_eq!(opinion, Opinion::Against(why));
+    assert_eq!(release, it.judge.case(&service).unwrap().release());
+    pre.peers()[0].health.check_has_succeeded(Instant::now());
+    assert_eq!(it.judge.opinion(&service).1, Opinion::Good);
+}

@@ -126,6 +126,17 @@ fn an_incident_lasts_while_clients_fail_who_count_no_more_and_its_end_is_said_on
 }
 
 #[test]
+fn a_client_that_begins_to_fail_all_the_time_makes_no_incident() {
+    let mut usual = settled();
+    usual.add(&block((1, 100), (1, 1000)), &Block::default());
+    for _ in 0..120 {
+        // Far more than usual, and it is one client of each.
+        usual.add(&block((1, 100), (10, 1000)), &block((50, 50), (500, 500)));
+        assert!(!usual.is_incident());
+    }
+}
+
+#[test]
 fn those_who_always_fail_make_no_incident_when_they_count_again() {
     // One in twenty, of whom nobody else fails.
     let of_all = |usual: &mut Usual, bad: u64| {
