@@ -321,6 +321,37 @@ fn who_is_gray_again_within_the_grace_keeps_the_tunnel() {
 }
 
 #[test]
+fn who_is_gray_again_before_the_moment_of_the_end_has_none() {
+    const GRACE: Duration = Duration::from_secs(4);
+    let site = site("4s", &[GRAY]);
+    let mut tunnels: Vec<Client> = (0..20).map(|_| gray_tunnel(&site)).collect();
+    let begun = Instant::now();
+    change(&site, || site.redis("DEL gray"));
+    // Workers have seen it when the first one ends.
+    let mut first = None;
+    wait_until("the first end", DEADLINE, || {
+        first = tunnels
+            .iter_mut()
+            .position(|it| it.glance(Duration::from_millis(1)).is_some());
+        first.is_some()
+    });
+    push(&site, &[GRAY]);
+    let gone = begun.elapsed().as_secs_f64() / GRACE.as_secs_f64();
+    tunnels.remove(first.unwrap());
+    let until = begun + GRACE + STAYS;
+    let left = |tunnels: &mut Vec<Client>| {
+        tunnels.retain_mut(|it| it.glance(Duration::from_millis(1)).is_none());
+        tunnels.len()
+    };
+    while Instant::now() < until {
+        left(&mut tunnels);
+    }
+    // Of those whose moment had not come, which are many unless the machine was asleep.
+    assert!(left(&mut tunnels) > 0 || gone > 0.7, "{gone}");
+    tunnels.iter_mut().for_each(assert_works);
+}
+
+#[test]
 fn a_shorter_grace_holds_for_those_that_are_still_to_end() {
     let mut site = site("24h", &[GRAY]);
     let mut tunnels: Vec<Client> = (0..5).map(|_| gray_tunnel(&site)).collect();

@@ -663,3 +663,49 @@ fn a_gateway_that_cannot_write_its_trip_tells_it_and_says_that_it_is_alone() {
     gateway.end();
     assert_eq!(tripped().len(), 1);
 }
+
+#[test]
+fn a_trip_that_the_store_has_lost_is_written_again_by_anybody_and_not_told_again() {
+    let (prod, receiver) = (Origin::named("fine"), Origin::saying(ok("")));
+    let pre = Origin::saying(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n".to_vec());
+    let redis = Redis::start();
+    let fill = || {
+        redis.push("gray", &[&"10.1.0.0/16"]);
+        redis.push_peers(&pre, &prod);
+    };
+    fill();
+    let start = |node: &str| {
+        let setup = judged(Setup::new()).redis(redis.url());
+        let setup = setup
+            .set("redis.node", node)
+            .set("redis.check_interval", "300ms");
+        let setup = setup.set("verdict.webhook", url(&receiver));
+        setup.set("verdict.mode", "enforce").start()
+    };
+    let (finder, other) = (start("finder"), start("other"));
+    let mut round = 0;
+    wait_until("taken back", DEADLINE, || {
+        load(&finder, round);
+        round += 1;
+        [&finder, &other]
+            .iter()
+            .all(|it| it.metric("graygate_tripped") == 1.0)
+    });
+    let tripped = || -> Vec<Value> {
+        let all = events(&receiver).into_iter();
+        all.filter(|it| it["event"] == "tripped").collect()
+    };
+    wait_until("it is told", DEADLINE, || !tripped().is_empty());
+    other.wait_for_lists("the store has it", |it| it["tripped"]["stored"] == true);
+    // Who has found it is gone, and the server loses all.
+    finder.end();
+    redis.cli(&["FLUSHALL"]);
+    other.wait_for_log("trip-unwritten");
+    fill();
+    other.wait_for_log("trip-written");
+    assert_eq!(other.metric("graygate_tripped"), 1.0);
+    other.end();
+    let told = tripped();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0]["by"], "finder");
+}
