@@ -326,6 +326,11 @@ fn a_good_release_reaches_everybody_and_can_still_be_taken_back() {
         .collect();
     assert_eq!(judged.len(), CLIENTS);
 
+    // What a verb has confirmed is nobody's trouble.
+    for gateway in &ground.gateways {
+        assert_eq!(gateway.stderr.count("change-held"), 0);
+        assert!(gateway.stderr.count("change-accepted") > 0);
+    }
     let salts: BTreeSet<_> = store.iter().filter_map(|it| it.seen.salt.clone()).collect();
     assert_eq!(salts, BTreeSet::from([salt.clone()]));
     let expected = [

@@ -73,6 +73,7 @@ pub(crate) fn start(
     releases.add_to(&mut readings);
     feed.set_mode(Mode::File);
     feed.publish_watched(readings, why);
+    feed.tell_held();
     let watch = move || watch(&path, &services, &feed, version, releases.clone());
     supervised::spawn("lists-file", watch).map_err(FileError::Io)?;
     Ok(())
@@ -225,6 +226,7 @@ fn watch(
                     reading.accepted.clone_from(&accepted);
                 }
                 feed.publish_watched(readings, Cause::Event);
+                feed.tell_held();
             }
             Err(error) => feed.failed(error),
         }

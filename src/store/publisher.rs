@@ -387,7 +387,11 @@ impl Publisher {
         if let Some(intake) = entrance.get_mut(service) {
             let held = self.locked().of(service).held;
             intake.door.tell_accepted(&held, list, by);
-            self.note_held(service, intake);
+            match by {
+                // The key may name more; then they are told.
+                By::Key => self.locked().of_mut(service).held = intake.door.held(),
+                _ => self.note_held(service, intake),
+            }
         }
         self.put_in_force(entrance, vec![(service.clone(), new)], Cause::Accepted);
         self.locked().refreshed(Cause::Accepted);
@@ -400,6 +404,12 @@ impl Publisher {
         let held = intake.door.held();
         intake.door.tell_held(&held);
         self.locked().of_mut(service).held = held;
+    }
+
+    /// Logs what is newly held, and what is no longer.
+    pub(crate) fn tell_held(&self) {
+        let mut entrance = self.locked_entrance();
+        entrance.each_mut(|service, intake| self.note_held(service, intake));
     }
 
     fn note_faults(&self, service: &ServiceName, intake: &mut Intake) {

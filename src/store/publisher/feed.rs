@@ -207,6 +207,11 @@ impl Feed {
         self.act(|it| it.accept(digest, By::Key).is_ok());
     }
 
+    /// As [`Publisher::tell_held`].
+    pub(crate) fn tell_held(&self) {
+        self.act(Publisher::tell_held);
+    }
+
     /// As [`Publisher::tell_owed`].
     pub(crate) fn tell_owed(&self) {
         self.act(Publisher::tell_owed);

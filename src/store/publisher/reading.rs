@@ -99,7 +99,8 @@ impl Publisher {
         for service in &services {
             if let Some(intake) = entrance.get_mut(service) {
                 (intake.copy, intake.awaits_store) = (None, false);
-                self.note_held(service, intake);
+                // Whoever publishes has it told, once nobody is known to have confirmed it.
+                self.locked().of_mut(service).held = intake.door.held();
             }
         }
         entrance.forget_used_copy();
