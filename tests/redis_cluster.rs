@@ -599,3 +599,38 @@ fn keys_of_several_slots_are_refused_with_what_to_write() {
     assert!(line.contains("database 0 alone"), "{line}");
     assert!(line.contains("ends with /0"), "{line}");
 }
+
+#[test]
+fn a_rollout_is_carried_on_where_its_keys_share_a_hash_tag_and_refused_where_not() {
+    let site = Site::start();
+    let words = "rollout start --steps 1,2,3 --every 1s --without-verdict -c";
+    let start: Vec<&str> = words.split(' ').collect();
+    let status = ["rollout", "status", "-c"];
+    {
+        let scattered = site.gateway(SEED, |it| it);
+        let (_folder, path) = ini(&scattered);
+        let output = run_to_exit(&[&start[..], &[&path]].concat());
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let why = String::from_utf8(output.stderr).unwrap();
+        assert!(why.contains("release_key = {gg}release"), "{why}");
+    }
+    let gateway = site.gateway(SEED, |it| {
+        let keys = ["salt", "tripped", "release", "history"].into_iter();
+        keys.fold(it, |it, key| {
+            it.set(&format!("redis.{key}_key"), format!("{{gg}}{key}"))
+        })
+    });
+    let (_folder, path) = ini(&gateway);
+    let output = run_to_exit(&[&start[..], &[&path]].concat());
+    assert!(output.status.success(), "{output:?}");
+    wait_until("it is done", DEADLINE, || {
+        let output = run_to_exit(&[&status[..], &[&path]].concat());
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .starts_with("done since")
+    });
+    let gray = site.cluster.run(&["LRANGE", "{gg}gray", "0", "-1"]);
+    let gray: Vec<String> = redis::from_redis_value(gray).unwrap();
+    assert_eq!(gray, ["127.0.0.5", "percent:3"]);
+    assert_eq!(gateway.stderr.count("rollout-unattended"), 0);
+}

@@ -343,3 +343,42 @@ fn sentinels_that_cannot_help_are_each_told_with_the_reason_and_no_secret() {
     let sentinels = format!("redis://:right-secret@{host}");
     group.gateway(&sentinels, |it| it);
 }
+
+#[test]
+fn verbs_and_rollouts_go_on_at_the_new_master() {
+    let mut group = Group::start(None);
+    let sentinels = group.sentinel.to_string();
+    let gateway = group.gateway(&sentinels, |it| it);
+    let text = std::fs::read_to_string(gateway.path("graygate.ini")).unwrap();
+    let socket = format!("socket = {}", gateway.path("admin.sock").display());
+    let setup = Setup::new().file("desk.ini", &text.replace("socket = admin.sock", &socket));
+    let ini = setup.path("desk.ini").to_str().unwrap().to_owned();
+    let run = |words: &str| {
+        run_to_exit(&[&words.split(' ').collect::<Vec<_>>()[..], &["-c", &ini]].concat())
+    };
+    let done = |words: &str| {
+        let output = run(words);
+        assert!(output.status.success(), "{output:?}");
+    };
+    done("rollout start --steps 1,2 --every 5s --without-verdict");
+    gateway.wait_for_log("rollout-led");
+    wait_until("the replica has it", DEADLINE, || {
+        let exists = group.replica.cli(&["EXISTS", "graygate:release:lease"]);
+        exists == redis::Value::Int(1)
+    });
+    group.master.kill();
+    wait_for_role(&group.replica, "master");
+    wait_until("a verb finds it", FAILOVER, || {
+        run("admit 127.0.0.7").status.success()
+    });
+    gateway.wait_served("127.0.0.7", "pre", FAILOVER);
+    wait_until("it is done", FAILOVER, || {
+        let output = run("rollout status");
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .starts_with("done since")
+    });
+    let gray: Vec<String> =
+        redis::from_redis_value(group.replica.cli(&["LRANGE", "gray", "0", "-1"])).unwrap();
+    assert_eq!(gray, ["127.0.0.7", "percent:2"]);
+}

@@ -21,7 +21,7 @@ use crate::config::{RedisSettings, ServiceKeys};
 use crate::lists::ByList;
 use crate::release::change::{self, FoundLists, ListsChange, ServiceTerms};
 use crate::release::history::{Before, ChangeRecord};
-use crate::store::redis::cluster::{self, Division};
+use crate::store::redis::cluster::Division;
 use crate::store::redis::link::Link;
 use crate::store::redis::place::Finder;
 use crate::store::redis::{Keyring, transaction};
@@ -236,7 +236,7 @@ impl<'a> RedisLedger<'a> {
         let mut link = self.connect()?;
         let (key, lease) = (&self.release.release, &self.release.lease);
         link.ask(redis::cmd("WATCH").arg(key))
-            .map_err(|error| cluster::explained(error, &self.keyring))?;
+            .map_err(|error| self.explained(error))?;
         let text = link.ask(redis::cmd("GET").arg(key))?;
         let mut state = self.state(redis::from_redis_value(text)?)?;
         self.add_renewal(&mut link, &mut state)?;

@@ -203,6 +203,11 @@ impl Keyring {
         slot(self.services[service].lists.pre.as_bytes())
     }
 
+    /// True if a cluster has this key of a service in another slot than its lists.
+    pub(crate) fn is_apart(&self, of: KeyOf) -> bool {
+        slot(self.key(of).as_bytes()) != self.slot(of.service)
+    }
+
     /// The names of all services.
     pub(crate) fn names(&self) -> Vec<ServiceName> {
         self.services.iter().map(|it| it.service.clone()).collect()

@@ -9,6 +9,7 @@ use crate::release::change::{self, BackTo, FoundList, FoundLists};
 use crate::release::history::{ASIDE, Before, ChangeRecord, KEPT};
 use crate::release::rollout::{add_renewal, is_under_way};
 use crate::store::Entries;
+use crate::store::redis::KeyOf;
 use crate::store::redis::cluster;
 use crate::store::redis::errors::{describe, io_error};
 use crate::store::redis::link::Link;
@@ -41,7 +42,9 @@ impl RedisLedger<'_> {
 
     /// That the keys of a service are in several slots, and what to do.
     pub(super) fn explained(&self, error: RedisError) -> RedisError {
-        if error.code() != Some("CROSSSLOT") {
+        let is_moved = error.code() == Some("MOVED");
+        let is_apart = is_moved && self.keyring.is_apart(KeyOf::release(0));
+        if !is_apart && error.code() != Some("CROSSSLOT") {
             return cluster::explained(error, &self.keyring);
         }
         let service = &self.terms.service;
