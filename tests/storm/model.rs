@@ -339,6 +339,10 @@ impl Inner {
         if old["course"] == "paused" && new["course"] == "running" && who != Who::Desk {
             wrong("a gateway has ended a pause");
         }
+        if who == Who::Desk && old["course"] == "paused" && new["course"] == "running" {
+            // A person sees where it is, and lets it go on from there: also where that was lost.
+            seen.places.retain(|it| *it <= to);
+        }
         if old["course"] != new["course"] {
             let what = match new["course"].as_str() {
                 Some("done") => "rollouts done",
