@@ -30,25 +30,25 @@ struct Move {
 const MOVES: [Move; 4] = [
     Move {
         name: "promote",
-        command: &["promote", "--yes"],
+        command: &["promote", "--yes", "--wait"],
         probe: true,
         public: true,
     },
     Move {
         name: "rollback of a promotion",
-        command: &["rollback", "--yes"],
+        command: &["rollback", "--yes", "--wait"],
         probe: true,
         public: false,
     },
     Move {
         name: "rollback",
-        command: &["rollback", "--yes"],
+        command: &["rollback", "--yes", "--wait"],
         probe: false,
         public: false,
     },
     Move {
         name: "undo",
-        command: &["undo", "--yes"],
+        command: &["undo", "--yes", "--wait"],
         probe: true,
         public: false,
     },
@@ -60,7 +60,7 @@ struct Outcome {
     after_start: Vec<Duration>,
     /// From when Redis had it.
     after_write: Vec<Duration>,
-    /// The command itself.
+    /// The command itself, which waits until the heartbeats of all gateways have it.
     took: Vec<Duration>,
     answers: usize,
     failed: usize,
@@ -202,7 +202,7 @@ fn page(arguments: &Arguments, outcomes: [Outcome; 4]) -> (String, bool) {
         "p99",
         "Redis, median",
         "p99",
-        "the command",
+        "the command waits",
         "answers",
         "failed",
         "by a half",
