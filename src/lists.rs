@@ -99,11 +99,7 @@ impl Lists {
     /// One snapshot of these lists.
     pub fn new(generation: u64, lists: SharedLists) -> Self {
         let ByList { gray, pre, prod } = lists;
-        let digest = Digest::of(&[
-            (ListName::Gray, gray.content()),
-            (ListName::Pre, pre.content()),
-            (ListName::Prod, prod.content()),
-        ]);
+        let digest = Self::digest_of(&gray, &pre, &prod);
         Self {
             generation,
             digest,
@@ -112,6 +108,15 @@ impl Lists {
             pre,
             prod,
         }
+    }
+
+    /// The digest of a snapshot of these lists.
+    pub(crate) fn digest_of(gray: &GrayList, pre: &PeerList, prod: &PeerList) -> Digest {
+        Digest::of(&[
+            (ListName::Gray, gray.content()),
+            (ListName::Pre, pre.content()),
+            (ListName::Prod, prod.content()),
+        ])
     }
 
     /// One snapshot of these `entries`; peers without a port get `peer_port`.

@@ -551,6 +551,54 @@ fn no_request_is_served_by_a_half_of_a_promotion() {
     }
 }
 
+/// What a command has written is meant: gateways neither hold it nor wait until it has stood for a while, and
+/// read it once.
+#[test]
+fn what_a_verb_has_written_is_in_force_as_a_whole_and_at_once() {
+    let (pre, prod) = Origin::pre_and_prod();
+    let redis = Redis::start();
+    redis.push_peers(&pre, &prod);
+    redis.push("gray", &[&"127.0.0.5"]);
+    let setup = Setup::new().redis(redis.url());
+    let gateway = setup.set("redis.check_interval", "1h").start();
+    gateway.wait_served("127.0.0.5", "pre", DEADLINE);
+    let desk = Desk::of(&redis);
+    let generation = || gateway.lists()["generation"].as_u64().unwrap();
+    let promote = ["promote", "--force", "--yes"];
+    let verbs = [
+        &promote[..],
+        &["rollback", "--yes"],
+        &["rollback"],
+        &["undo", "--yes"],
+        &promote,
+    ];
+    for verb in verbs {
+        let before = generation();
+        desk.done(verb);
+        let changes: Value = serde_json::from_str(&desk.done(&["history", "--json"])).unwrap();
+        let after = changes["changes"][0]["after"].clone();
+        gateway.wait_for_lists(verb[0], |it| it["digest"] == after);
+        assert_eq!(generation(), before + 1, "{verb:?}");
+    }
+    for word in ["change-held", "list-kept", " ERROR "] {
+        assert_eq!(gateway.stderr.count(word), 0, "{:?}", gateway.stderr.all());
+    }
+    // What names them is for a minute, and no reason to read lists.
+    let left: i64 = redis::from_redis_value(redis.cli(&["PTTL", "graygate:accept"])).unwrap();
+    assert!((1..=60_000).contains(&left), "{left}");
+    redis.cli(&["CONFIG", "RESETSTAT"]);
+    redis.cli(&["PEXPIRE", "graygate:accept", "1"]);
+    redis.cli(&["SADD", "graygate:accept", "0123456789abcdef"]);
+    // Read after that.
+    redis.cli(&["LREM", "pre", "0", "nobody"]);
+    redis.push("gray", &[&"10.9.9.9"]);
+    gateway.wait_for_lists("the next list", |it| {
+        it["gray"].as_array().unwrap().len() == 1
+    });
+    let stats: String = redis::from_redis_value(redis.cli(&["INFO", "commandstats"])).unwrap();
+    assert!(stats.contains("cmdstat_lrange:calls=3,"), "{stats}");
+}
+
 #[test]
 fn a_set_stays_one_and_of_a_long_list_only_what_changes_is_written() {
     let redis = Redis::start();

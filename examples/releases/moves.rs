@@ -27,7 +27,7 @@ struct Move {
     public: bool,
 }
 
-const MOVES: [Move; 4] = [
+const MOVES: [Move; 6] = [
     Move {
         name: "promote",
         command: &["promote", "--yes", "--wait"],
@@ -36,6 +36,18 @@ const MOVES: [Move; 4] = [
     },
     Move {
         name: "rollback of a promotion",
+        command: &["rollback", "--yes", "--wait"],
+        probe: true,
+        public: false,
+    },
+    Move {
+        name: "promote --swap",
+        command: &["promote", "--swap", "--yes", "--wait"],
+        probe: true,
+        public: true,
+    },
+    Move {
+        name: "rollback of that",
         command: &["rollback", "--yes", "--wait"],
         probe: true,
         public: false,
@@ -96,7 +108,7 @@ pub(crate) fn measure(
             has(&probe, true) && has(&public, false)
         })
     })?;
-    let mut outcomes: [Outcome; 4] = Default::default();
+    let mut outcomes: [Outcome; MOVES.len()] = Default::default();
     for round in 0..arguments.moves {
         let (mut probe, mut public) = (true, false);
         for (it, outcome) in MOVES.iter().zip(&mut outcomes) {
@@ -168,7 +180,7 @@ fn make(
     Ok(())
 }
 
-fn page(arguments: &Arguments, outcomes: [Outcome; 4]) -> (String, bool) {
+fn page(arguments: &Arguments, outcomes: [Outcome; MOVES.len()]) -> (String, bool) {
     let (mut rows, mut is_good) = (Vec::new(), true);
     for (it, outcome) in MOVES.iter().zip(outcomes) {
         let count = outcome.after_start.len();

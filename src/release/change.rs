@@ -112,7 +112,7 @@ pub(crate) struct ListsChange {
     pub(crate) notes: Vec<String>,
     /// Why it is to be confirmed, in lines.
     pub(crate) asks: Vec<String>,
-    /// The digests by which gateways let in what their guard would hold.
+    /// The digests by which gateways let in at once what their guard would hold, or what would have to settle.
     pub(crate) accept: Vec<Digest>,
     /// The digests of the lists before and after.
     pub(crate) before: Digest,
@@ -271,6 +271,10 @@ fn judged(work: Work<'_>, wanted: WantedChange) -> ListsChange {
     if let Some(reason) = of_gray.filter(|_| terms.gray_of.is_none()) {
         accept.push(Guarded::digest(&*new.gray).of_service(&terms.service));
         asks.push(in_words(ListName::Gray, reason).to_owned());
+    }
+    if old.digest != new.digest {
+        // As a whole, these lists are meant: nothing has to settle.
+        accept.push(new.digest.of_service(&terms.service));
     }
     let mut difference = wanted.more;
     let mut undo = Before {

@@ -145,6 +145,11 @@ impl Ground {
         now
     }
 
+    /// And no longer.
+    pub(crate) fn mend_new_version(&self) {
+        self.is_broken.store(false, Ordering::SeqCst);
+    }
+
     /// Makes this the new version.
     #[track_caller]
     pub(crate) fn replace_pre(&self, version: &str) {

@@ -8,6 +8,9 @@
 //! wait if it makes no difference: while nobody is gray, nobody is served by `pre`, so emptying `gray`,
 //! the rollback, never waits.
 //!
+//! Whoever changes lists by a command says what they are afterwards, as a whole. Such lists are meant: none
+//! of them is held, or has to settle, and all come into force at once.
+//!
 //! A list's gate is told of each reading, whatever the list is waiting for, so that nothing waits there
 //! that the store no longer has. So a list is in force as it was read, or waits at its gate, or has
 //! passed its gate and waits for the others.
@@ -184,10 +187,18 @@ impl Door {
         empty_for: EmptyFor,
         now: Timestamp,
     ) -> SharedLists {
-        let read = self.take_emptied(current, read, empty_for);
+        let accepted = std::mem::take(&mut self.foreseen);
+        let is_meant = self.is_meant(&read, &accepted);
+        let read = match is_meant {
+            true => {
+                self.emptied.clear();
+                read
+            }
+            false => self.take_emptied(current, read, empty_for),
+        };
         // Without anything to compare with, everything is new, and nothing can be lost.
         let rules = current.are_read().then_some(self.rules);
-        let [of_gray, of_prod] = self.rules_for(&read, rules);
+        let [of_gray, of_prod] = self.rules_for(&read, rules, (&accepted, is_meant));
         let judged = ByList {
             gray: pass(&mut self.gray, of_gray, &current.gray, read.gray, now),
             pre: match legible(&current.pre, read.pre) {
@@ -216,19 +227,33 @@ impl Door {
         self.foreseen = digests;
     }
 
+    /// True where these lists, as a whole, are what somebody wanted to have.
+    fn is_meant(&self, read: &ParsedReading, accepted: &[String]) -> bool {
+        let ByList {
+            gray: Ok(gray),
+            pre: Ok(pre),
+            prod: Ok(prod),
+        } = read
+        else {
+            return false;
+        };
+        let digest = || Lists::digest_of(gray, pre, prod).of_service(&self.service);
+        !accepted.is_empty() && accepted.contains(&digest().to_string())
+    }
+
     /// The rules for `gray` and for `prod`: none for what was accepted in advance, and nothing waits then.
     fn rules_for(
         &mut self,
         read: &ParsedReading,
         rules: Option<GuardRules>,
+        (accepted, is_meant): (&[String], bool),
     ) -> [Option<GuardRules>; 2] {
-        let accepted = std::mem::take(&mut self.foreseen);
         if accepted.is_empty() {
             return [rules, rules];
         }
         let is_accepted = |digest: Digest| {
             let digest = digest.of_service(&self.service).to_string();
-            accepted.contains(&digest)
+            is_meant || accepted.contains(&digest)
         };
         let gray = read.gray.as_ref().is_ok_and(|it| is_accepted(it.digest()));
         let prod = read.prod.as_ref();

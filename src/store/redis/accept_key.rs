@@ -1,8 +1,9 @@
 //! The Redis key that names held changes to accept: a string, or a set, of digests. Since they are
 //! written by hand, case and white space around them do not matter.
 //!
-//! It is read only while something is held. A server's refusal is logged once, and everything else goes
-//! on.
+//! It is read while something is held; a server's refusal is logged once then, and everything else goes on.
+//! And it is read with each change of the lists, since whoever makes one by a command says there that it is
+//! meant.
 
 use redis::{RedisResult, Value};
 
@@ -29,6 +30,35 @@ impl AcceptKey {
         reader: &mut Link,
         settings: &config::RedisSettings,
     ) -> RedisResult<Vec<String>> {
+        match self.ask(reader, settings) {
+            Ok(digests) => Ok(digests),
+            Err(error) if error.code().is_some() => {
+                if !std::mem::replace(&mut self.refusal_told, true) {
+                    let name = settings.accept_key.as_str();
+                    let error = describe(&error);
+                    log::warn!("accept-key-refused key={name:?} error={error:?}");
+                }
+                Ok(Vec::new())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same before it is known whether anything has to be accepted: where it cannot be read, that is
+    /// nobody's concern yet.
+    pub(crate) fn read_in_advance(
+        &mut self,
+        reader: &mut Link,
+        settings: &config::RedisSettings,
+    ) -> Vec<String> {
+        self.ask(reader, settings).unwrap_or_default()
+    }
+
+    fn ask(
+        &mut self,
+        reader: &mut Link,
+        settings: &config::RedisSettings,
+    ) -> RedisResult<Vec<String>> {
         let name = settings.accept_key.as_str();
         let get = |link: &mut Link| match link.ask(redis::cmd("GET").arg(name)) {
             Err(error) if error.code() == Some("WRONGTYPE") => {
@@ -38,20 +68,9 @@ impl AcceptKey {
             Ok(digest) => Ok(Value::Array(vec![digest])),
             Err(error) => Err(error),
         };
-        match cluster::follow_aside(reader, &mut self.aside, settings, get) {
-            Ok(digests) => {
-                let digests: Vec<Vec<u8>> = redis::from_redis_value(digests)?;
-                Ok(digests.iter().map(|it| displayed(it)).collect())
-            }
-            Err(error) if error.code().is_some() => {
-                if !std::mem::replace(&mut self.refusal_told, true) {
-                    let error = describe(&error);
-                    log::warn!("accept-key-refused key={name:?} error={error:?}");
-                }
-                Ok(Vec::new())
-            }
-            Err(error) => Err(error),
-        }
+        let digests = cluster::follow_aside(reader, &mut self.aside, settings, get)?;
+        let digests: Vec<Vec<u8>> = redis::from_redis_value(digests)?;
+        Ok(digests.iter().map(|it| displayed(it)).collect())
     }
 }
 

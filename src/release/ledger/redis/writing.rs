@@ -19,6 +19,9 @@ use crate::store::redis::errors::{describe, io_error, is_of_cluster};
 use crate::store::redis::link::Link;
 use crate::store::redis::transaction;
 
+/// So many digests of earlier changes stay in the accept key.
+const MOST_ACCEPTED: usize = 100;
+
 /// How long an accepted digest stays in its key.
 const ACCEPTED: u64 = 60;
 
@@ -155,33 +158,43 @@ impl RedisLedger<'_> {
         number
     }
 
-    /// What lets gateways take a change that their guard would hold. A set by hand keeps what is in it.
+    /// What lets gateways take a change at once that their guard would hold, or of which something would have
+    /// to settle. A set by hand keeps what is in it, for ever; one of earlier changes for as long as this one.
     fn accept_commands(&self, link: &mut Link, change: &ListsChange) -> RedisResult<Vec<Cmd>> {
         if change.accept.is_empty() {
             return Ok(Vec::new());
         }
         let key = &self.settings.accept_key;
-        let members = link.ask(redis::cmd("SMEMBERS").arg(key));
-        let is_set = match members {
-            Ok(Value::Array(members)) => !members.is_empty(),
-            Ok(_) => false,
-            Err(error) if error.code() == Some("WRONGTYPE") => false,
+        let members = match link.ask(redis::cmd("SMEMBERS").arg(key)) {
+            Ok(Value::Array(members)) => Some(members.len()),
+            // Another type, which a value by hand may have.
+            Err(error) if error.code() == Some("WRONGTYPE") => None,
             // The transaction will say so, too.
-            Err(error) if is_of_cluster(&error) => false,
+            Err(error) if is_of_cluster(&error) => Some(0),
             Err(error) => return Err(error),
+            Ok(_) => Some(0),
         };
+        // Who may not ask leaves it as it is.
+        let left = match members {
+            Some(1..) => link.ask(redis::cmd("PTTL").arg(key)),
+            _ => Ok(Value::Nil),
+        };
+        let has_end = matches!(left, Ok(Value::Int(left)) if left >= 0);
         let mut add = redis::cmd("SADD");
         add.arg(key);
         for digest in &change.accept {
             add.arg(digest.to_string());
         }
-        if is_set {
-            return Ok(vec![add]);
-        }
         let (mut clear, mut expire) = (redis::cmd("DEL"), redis::cmd("EXPIRE"));
         clear.arg(key);
         expire.arg(key).arg(ACCEPTED);
-        Ok(vec![clear, add, expire])
+        Ok(match members {
+            Some(0) => vec![add, expire],
+            None => vec![clear, add, expire],
+            Some(_) if !has_end => vec![add],
+            Some(members) if members >= MOST_ACCEPTED => vec![clear, add, expire],
+            Some(_) => vec![add, expire],
+        })
     }
 
     /// The same where a cluster has the key elsewhere: after the change, which is held for that long.

@@ -83,7 +83,7 @@ pub(super) fn hear_events(
         };
         // Otherwise it is the accept key.
         let Some(of) = channels.get(name) else {
-            return Some(AnnouncedChanges::ALL);
+            return Some(AnnouncedChanges::ACCEPTS);
         };
         noted.note(of, event);
         Some(AnnouncedChanges::of(*of))

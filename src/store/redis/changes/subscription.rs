@@ -27,6 +27,8 @@ pub(crate) enum SubscriptionNews {
 pub(crate) struct AnnouncedChanges {
     /// Something of which it is unknown what it is about, or that is about everything.
     pub(crate) all: bool,
+    /// The key that names changes to accept, which matters while one is held.
+    pub(crate) accepts: bool,
     /// The services that changes were about, unless of their releases alone.
     pub(crate) services: BTreeSet<usize>,
     /// Those of whose releases something was changed.
@@ -36,6 +38,15 @@ pub(crate) struct AnnouncedChanges {
 impl AnnouncedChanges {
     pub(super) const ALL: Self = Self {
         all: true,
+        accepts: false,
+        services: BTreeSet::new(),
+        releases: BTreeSet::new(),
+    };
+
+    /// A change of the accept key.
+    pub(super) const ACCEPTS: Self = Self {
+        all: false,
+        accepts: true,
         services: BTreeSet::new(),
         releases: BTreeSet::new(),
     };
@@ -55,7 +66,7 @@ impl AnnouncedChanges {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        !self.all && self.services.is_empty() && self.releases.is_empty()
+        !self.all && !self.accepts && self.services.is_empty() && self.releases.is_empty()
     }
 
     /// True if there is something, and all of it is about releases.
@@ -71,6 +82,7 @@ impl AnnouncedChanges {
     /// Adds another.
     pub(crate) fn add(&mut self, mut other: Self) {
         self.all |= other.all;
+        self.accepts |= other.accepts;
         self.services.append(&mut other.services);
         self.releases.append(&mut other.releases);
     }

@@ -107,7 +107,7 @@ fn common_beginnings<'a>(keys: &[&'a [u8]], most: usize) -> Vec<&'a [u8]> {
 }
 
 /// What of `keys` an invalidation is about: it names keys, or nothing after a flush. A key without a service
-/// may be about all.
+/// is the accept key.
 fn named(payload: &Value, keys: &HashMap<Vec<u8>, Option<KeyOf>>) -> Option<AnnouncedChanges> {
     let names = match payload {
         Value::Array(names) => names,
@@ -121,7 +121,7 @@ fn named(payload: &Value, keys: &HashMap<Vec<u8>, Option<KeyOf>>) -> Option<Anno
         };
         match keys.get(name) {
             Some(Some(key)) => announced.note(*key),
-            Some(None) => announced.all = true,
+            Some(None) => announced.accepts = true,
             None => {}
         }
     }
@@ -200,6 +200,7 @@ mod tests {
         };
         let of = |services: &[usize]| AnnouncedChanges {
             all: false,
+            accepts: false,
             services: services.iter().copied().collect(),
             releases: BTreeSet::new(),
         };
@@ -219,7 +220,7 @@ mod tests {
         assert_eq!(named(&Value::Nil, &keys), Some(AnnouncedChanges::ALL));
         assert_eq!(
             named(&names(&["accept"]), &keys),
-            Some(AnnouncedChanges::ALL)
+            Some(AnnouncedChanges::ACCEPTS)
         );
         for other in [names(&["prefix", "pr", "P"]), names(&[]), Value::Okay] {
             assert_eq!(named(&other, &keys), None, "{other:?}");

@@ -77,7 +77,9 @@ impl Watcher {
         let mut announced = std::mem::take(&mut self.announced);
         announced.add(server.subscription.take_announced());
         self.touched.clone_from(&announced.services);
-        if scope == ReadScope::All || announced.all {
+        // What is held may be any service's.
+        let accepts = announced.accepts && self.feed.holds();
+        if scope == ReadScope::All || announced.all || accepts {
             return self.keyring.all();
         }
         let unsettled = self.unsettled.iter().map(|it| it.service);

@@ -31,6 +31,8 @@ struct TakenParts {
     wrong: Vec<KeyOf>,
     /// A list is another one than before.
     has_changes: bool,
+    /// The digests of changes that were accepted when they were made.
+    accepted: Vec<String>,
 }
 
 impl Watcher {
@@ -82,7 +84,12 @@ impl Watcher {
             self.feed.checked(look.cause);
             return Ok(());
         }
-        let mut taken = TakenParts::default();
+        let mut taken = TakenParts {
+            accepted: self
+                .accept_key
+                .read_in_advance(&mut server.reader, &self.settings),
+            ..TakenParts::default()
+        };
         for (part, print) in parts
             .iter()
             .filter(|(it, _)| to_parse.contains(&it.service))
@@ -133,7 +140,7 @@ impl Watcher {
             gray_of: keys.gray_of.clone(),
             salt,
             empty_for: ByList::from_fn(|list| look.empty_for(service, list)),
-            accepted: Vec::new(),
+            accepted: taken.accepted.clone(),
             is_frozen: self.known[service].is_frozen,
             release,
         });
