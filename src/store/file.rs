@@ -224,6 +224,7 @@ fn watch(
                 let accepted = accepted(path);
                 for reading in &mut readings {
                     reading.accepted.clone_from(&accepted);
+                    reading.meant.clone_from(&accepted);
                 }
                 feed.publish_watched(readings, Cause::Event);
                 feed.tell_held();

@@ -30,6 +30,8 @@ pub(crate) struct ServiceReading {
     pub release: Option<ReleaseReading>,
     /// The digests of changes that were accepted in advance.
     pub accepted: Vec<String>,
+    /// The digests of lists, as a whole, that somebody has just written by a command: all of them come in.
+    pub meant: Vec<String>,
     /// Somebody has frozen its lists: what is in force stays.
     pub is_frozen: bool,
 }
@@ -92,6 +94,7 @@ impl ServiceReading {
             empty_for: ByList::all(Duration::MAX),
             release: None,
             accepted: Vec::new(),
+            meant: Vec::new(),
             is_frozen: false,
         }
     }

@@ -62,6 +62,8 @@ pub(in crate::store) struct Door {
     told: Vec<(ListName, Digest)>,
     /// The digests of changes that come in whatever the rules say, as they are displayed.
     foreseen: Vec<String>,
+    /// Those of lists, as a whole, that somebody has just written by a command.
+    meant: Vec<String>,
     /// Limits the log: a list that is rewritten again and again is held as often.
     throttle: Throttle,
     /// The same for lists that are let in.
@@ -131,6 +133,7 @@ impl Door {
             is_settled: false,
             told: Vec::new(),
             foreseen: Vec::new(),
+            meant: Vec::new(),
             throttle: Throttle::default(),
             accepted: Throttle::default(),
         }
@@ -187,9 +190,8 @@ impl Door {
         empty_for: EmptyFor,
         now: Timestamp,
     ) -> SharedLists {
-        let accepted = std::mem::take(&mut self.foreseen);
-        let is_meant = self.is_meant(&read, &accepted);
-        let read = match is_meant {
+        let are_meant = self.are_meant(&read);
+        let read = match are_meant {
             true => {
                 self.emptied.clear();
                 read
@@ -198,7 +200,7 @@ impl Door {
         };
         // Without anything to compare with, everything is new, and nothing can be lost.
         let rules = current.are_read().then_some(self.rules);
-        let [of_gray, of_prod] = self.rules_for(&read, rules, (&accepted, is_meant));
+        let [of_gray, of_prod] = self.rules_for(&read, rules, are_meant);
         let judged = ByList {
             gray: pass(&mut self.gray, of_gray, &current.gray, read.gray, now),
             pre: match legible(&current.pre, read.pre) {
@@ -222,13 +224,15 @@ impl Door {
         new
     }
 
-    /// The next reading may bring the changes of these digests, which nobody has to accept any more.
-    pub(in crate::store) fn accept_in_advance(&mut self, digests: Vec<String>) {
-        self.foreseen = digests;
+    /// The next reading may bring the changes of these digests, which nobody has to accept any more, or lists
+    /// that are `meant`.
+    pub(in crate::store) fn accept_in_advance(&mut self, digests: Vec<String>, meant: Vec<String>) {
+        (self.foreseen, self.meant) = (digests, meant);
     }
 
     /// True where these lists, as a whole, are what somebody wanted to have.
-    fn is_meant(&self, read: &ParsedReading, accepted: &[String]) -> bool {
+    fn are_meant(&mut self, read: &ParsedReading) -> bool {
+        let meant = std::mem::take(&mut self.meant);
         let ByList {
             gray: Ok(gray),
             pre: Ok(pre),
@@ -238,7 +242,7 @@ impl Door {
             return false;
         };
         let digest = || Lists::digest_of(gray, pre, prod).of_service(&self.service);
-        !accepted.is_empty() && accepted.contains(&digest().to_string())
+        !meant.is_empty() && meant.contains(&digest().to_string())
     }
 
     /// The rules for `gray` and for `prod`: none for what was accepted in advance, and nothing waits then.
@@ -246,14 +250,15 @@ impl Door {
         &mut self,
         read: &ParsedReading,
         rules: Option<GuardRules>,
-        (accepted, is_meant): (&[String], bool),
+        are_meant: bool,
     ) -> [Option<GuardRules>; 2] {
-        if accepted.is_empty() {
+        let accepted = std::mem::take(&mut self.foreseen);
+        if accepted.is_empty() && !are_meant {
             return [rules, rules];
         }
         let is_accepted = |digest: Digest| {
             let digest = digest.of_service(&self.service).to_string();
-            is_meant || accepted.contains(&digest)
+            are_meant || accepted.contains(&digest)
         };
         let gray = read.gray.as_ref().is_ok_and(|it| is_accepted(it.digest()));
         let prod = read.prod.as_ref();

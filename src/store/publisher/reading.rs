@@ -26,6 +26,8 @@ pub(super) struct ParsedService {
     pub(super) is_frozen: bool,
     /// The digests of changes that were accepted in advance.
     pub(super) accepted: Vec<String>,
+    /// Those of lists, as a whole, that a command has just written.
+    pub(super) meant: Vec<String>,
 }
 
 impl Publisher {
@@ -184,7 +186,7 @@ impl Publisher {
         }
         let intake = entrance.get_mut(service)?;
         intake.set_owner(read.gray_of);
-        intake.door.accept_in_advance(read.accepted);
+        intake.door.accept_in_advance(read.accepted, read.meant);
         let lists = read.lists;
         let mut new = intake.door.judge(&current, lists, read.empty_for, now);
         if let Some(salt) = salt
@@ -243,6 +245,7 @@ fn parse(reading: ServiceReading, terms: &ListTerms) -> ParsedService {
         is_frozen: reading.is_frozen,
         release: reading.release,
         accepted: reading.accepted,
+        meant: reading.meant,
     }
 }
 

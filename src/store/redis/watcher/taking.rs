@@ -31,8 +31,8 @@ struct TakenParts {
     wrong: Vec<KeyOf>,
     /// A list is another one than before.
     has_changes: bool,
-    /// The digests of changes that were accepted when they were made.
-    accepted: Vec<String>,
+    /// The digests of what commands have written, and of what else was accepted.
+    meant: Vec<String>,
 }
 
 impl Watcher {
@@ -85,7 +85,7 @@ impl Watcher {
             return Ok(());
         }
         let mut taken = TakenParts {
-            accepted: self
+            meant: self
                 .accept_key
                 .read_in_advance(&mut server.reader, &self.settings),
             ..TakenParts::default()
@@ -140,7 +140,8 @@ impl Watcher {
             gray_of: keys.gray_of.clone(),
             salt,
             empty_for: ByList::from_fn(|list| look.empty_for(service, list)),
-            accepted: taken.accepted.clone(),
+            accepted: Vec::new(),
+            meant: taken.meant.clone(),
             is_frozen: self.known[service].is_frozen,
             release,
         });
