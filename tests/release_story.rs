@@ -177,13 +177,14 @@ fn a_bad_release_takes_itself_back_from_a_quarter_of_the_clients() {
     let trip: Value = serde_json::from_str(&trip).unwrap();
     let aborted = "the release in pre was taken back";
     let history = ground.history();
-    let leader = history[4]["by"].as_str().unwrap();
+    let leader = history[5]["by"].as_str().unwrap();
     assert!(leader.starts_with("gw-"), "{leader}");
     let expected = [
         ["ann", "stage", "+ 1"],
         ["ann", "rollout", ""],
         ["ann", "rollout", "- 1 + 5"],
         ["ann", "rollout", "- 5 + 25"],
+        [trip["by"].as_str().unwrap(), "trip", ""],
         [leader, "rollback", "- 25"],
     ];
     assert_eq!(told(&ground), expected);
@@ -193,7 +194,7 @@ fn a_bad_release_takes_itself_back_from_a_quarter_of_the_clients() {
     );
     let (by, at) = (trip["by"].as_str().unwrap(), trip["at"].as_str().unwrap());
     let why = format!("rollout: aborted: {aborted} at {at} by {by}: worse; carried on by {leader}");
-    assert_eq!(history[4]["reason"], why);
+    assert_eq!(history[5]["reason"], why);
     let table = ground.done(&["history"]);
     assert!(table.lines().all(|it| it.chars().count() < 200), "{table}");
     let status = ground.done(&["rollout", "status"]);
@@ -329,7 +330,6 @@ fn a_good_release_reaches_everybody_and_can_still_be_taken_back() {
     // What a verb has confirmed is nobody's trouble.
     for gateway in &ground.gateways {
         assert_eq!(gateway.stderr.count("change-held"), 0);
-        assert!(gateway.stderr.count("change-accepted") > 0);
     }
     let salts: BTreeSet<_> = store.iter().filter_map(|it| it.seen.salt.clone()).collect();
     assert_eq!(salts, BTreeSet::from([salt.clone()]));

@@ -112,7 +112,8 @@ pub(crate) struct ListsChange {
     pub(crate) notes: Vec<String>,
     /// Why it is to be confirmed, in lines.
     pub(crate) asks: Vec<String>,
-    /// The digests by which gateways let in at once what their guard would hold, or what would have to settle.
+    /// The digests by which gateways let in at once what their guard would hold, or what would have to
+    /// settle.
     pub(crate) accept: Vec<Digest>,
     /// The digests of the lists before and after.
     pub(crate) before: Digest,

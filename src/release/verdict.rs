@@ -9,8 +9,8 @@
 //! - **Good enough**: E ≥ 20, or not one bad unit in so many that a rate of `tolerate` would have shown
 //!   itself (the rule of three: 3/`tolerate` units).
 //!
-//! Where nobody is left on `prod`, there is nothing to compare with: then what fails in plain sight is suspect
-//! (`alone`).
+//! Where nobody is left on `prod`, there is nothing to compare with: then what fails in plain sight is
+//! suspect (`alone`).
 //!
 //! # Few clients
 //!

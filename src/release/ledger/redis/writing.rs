@@ -158,8 +158,9 @@ impl RedisLedger<'_> {
         number
     }
 
-    /// What lets gateways take a change at once that their guard would hold, or of which something would have
-    /// to settle. A set by hand keeps what is in it, for ever; one of earlier changes for as long as this one.
+    /// What lets gateways take a change at once that their guard would hold, or of which something would
+    /// have to settle. A set by hand keeps what is in it, for ever; one of earlier changes for as long as
+    /// this one.
     fn accept_commands(&self, link: &mut Link, change: &ListsChange) -> RedisResult<Vec<Cmd>> {
         if change.accept.is_empty() {
             return Ok(Vec::new());
