@@ -49,7 +49,7 @@ pub fn judge(rules: &Rules, facts: &Facts) -> Judged {
     let (pre, prod) = (evidence.pre(), evidence.prod());
     Judged {
         concern: evidence.concern(),
-        verdict: verdict(rules, facts),
+        verdict: found(rules, facts),
         pre,
         prod,
         odds_ratio: odds_ratio(&pre, &prod),
@@ -61,6 +61,15 @@ pub fn judge(rules: &Rules, facts: &Facts) -> Judged {
         is_alone: alone::is_alone(facts),
         known_in: foresight::known_in(rules, facts),
         needed: foresight::needed(rules, facts),
+    }
+}
+
+/// What the rules say; and where there is nothing to compare with, what is said of that.
+fn found(rules: &Rules, facts: &Facts) -> Verdict {
+    match verdict(rules, facts) {
+        Verdict::Nothing | Verdict::GoodEnough if alone::is_suspect(facts) => Verdict::Suspect,
+        Verdict::Nothing if alone::is_good_enough(rules, facts) => Verdict::GoodEnough,
+        verdict => verdict,
     }
 }
 

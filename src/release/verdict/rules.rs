@@ -1,6 +1,5 @@
 //! The rules: facts in, verdict out. What they are, and why, is told in the module above.
 
-use super::alone;
 use crate::release::evidence::{Concern, Counted, Evidence};
 
 /// With evidence of so much to 1 a release goes no further; and so much against its being three times as
@@ -164,10 +163,10 @@ pub(super) fn verdict(rules: &Rules, facts: &Facts) -> Verdict {
     if ln_worse >= rules.ln_bound() {
         return worse(facts).map_or(Verdict::Suspect, Verdict::Worse);
     }
-    if ln_worse >= SUSPECT.ln() || alone::is_suspect(facts) {
+    if ln_worse >= SUSPECT.ln() {
         return Verdict::Suspect;
     }
-    match is_good_enough(rules, &facts.evidence) || alone::is_good_enough(rules, facts) {
+    match is_good_enough(rules, &facts.evidence) {
         true => Verdict::GoodEnough,
         false => Verdict::Nothing,
     }

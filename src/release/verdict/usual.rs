@@ -172,7 +172,7 @@ impl Usual {
     }
 
     /// What usually fails in `prod` of units that count, where that is known.
-    pub fn of_prod(&self) -> Option<f64> {
+    pub(crate) fn of_prod(&self) -> Option<f64> {
         self.counting.usual[1].rate(USUAL_UNITS)
     }
 
