@@ -225,6 +225,8 @@ fn what_a_script_pushes_entry_by_entry_is_one_change() {
                 pipe.cmd("RPUSH").arg("gray").arg(client).ignore();
             }
             pipe.exec(&mut connection).unwrap();
+            // It has something else to do, too.
+            std::thread::sleep(Duration::from_millis(200));
         }
     });
     std::thread::sleep(NOTED);
