@@ -252,7 +252,11 @@ fn what_must_not_be_is_refused_and_nothing_changes() {
     let left: i64 = redis::from_redis_value(redis.cli(&["TTL", "graygate:accept"])).unwrap();
     assert!((1..=60).contains(&left), "{left}");
     // Frozen: who, when and why.
-    desk.done(&["freeze", "--by", "bob", "--reason", "Christmas"]);
+    let said = desk.done(&["freeze", "--by", "bob", "--reason", "Christmas"]);
+    assert!(
+        said.contains(": the lists are ") && said.ends_with(", as before\n"),
+        "{said}"
+    );
     let why = desk.refused(&["rollback", "--yes"]);
     for word in ["by bob", "Christmas", "graygate thaw", "since 20"] {
         assert!(why.contains(word), "{why}");

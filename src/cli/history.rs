@@ -111,8 +111,8 @@ fn row(record: &ChangeRecord) -> [String; 7] {
     // What has become of a rollout is in the reason as well.
     let is_said = |it: &&String| reason.starts_with("rollout: ") && it.starts_with("+ rollout ");
     let lines = record.difference.iter().filter(|it| !is_said(it));
-    let lines: Vec<String> = lines.map(|it| cut(it)).collect();
-    let mut difference = lines[..lines.len().min(LINES)].join(", ");
+    let lines: Vec<&str> = lines.map(String::as_str).collect();
+    let mut difference = cut(&lines[..lines.len().min(LINES)].join(", "));
     if lines.len() > LINES {
         difference.push_str(&format!(", … ({} lines)", lines.len()));
     }

@@ -153,6 +153,9 @@ impl VerbOutcome<'_> {
         let mut text = lines(&change);
         let (before, after) = (change.before, change.after);
         let said = match number {
+            Some(number) if before == after => {
+                format!("change {number}: the lists are {after}, as before")
+            }
             Some(number) => format!("change {number}: {before} is {after} now"),
             None if change.is_none() => "nothing to change".to_owned(),
             None => format!("{before} would be {after}; nothing was changed"),

@@ -300,7 +300,11 @@ impl TripShown {
         } else {
             ", only here: the store does not have it yet"
         };
-        format!("at {at} by {by}: {why}{reason}{stored}")
+        match by.as_str() {
+            // Whoever has set the key has not said who it was.
+            "-" => format!("at {at} {why}{reason}{stored}"),
+            by => format!("at {at} by {by}: {why}{reason}{stored}"),
+        }
     }
 }
 
