@@ -113,8 +113,13 @@ const HEALTHY: &[Kind] = &[
         ..any(random)
     }),
     ("0.2 to 5 % broken clients", 2500, with_broken),
-    ("the same, 1 a second", 700, |random| World {
+    ("the same, 1 a second", 500, |random| World {
         per_second: 1.0,
+        ..with_broken(random)
+    }),
+    ("the same, 10 gateways", 200, |random| World {
+        per_second: 1.0,
+        gateways: Gateways::Spread(10),
         ..with_broken(random)
     }),
     ("6 hours, 1,000 clients, 1 % broken", 200, |random| World {
@@ -397,6 +402,19 @@ fn others(plan: &Plan) {
         }),
         ("4 clients of pre", |it| World {
             pre_clients: Some(4),
+            ..it
+        }),
+        ("1 a second, 10 gateways", |it| World {
+            per_second: 1.0,
+            seconds: 1200,
+            gateways: Gateways::Spread(10),
+            ..it
+        }),
+        ("the same, half of all", |it| World {
+            per_second: 1.0,
+            share: 0.5,
+            seconds: 1200,
+            gateways: Gateways::Spread(10),
             ..it
         }),
         ("10 gateways, clients stay", |it| World {

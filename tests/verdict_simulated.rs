@@ -158,3 +158,28 @@ fn one_in_twenty_failing_is_found_within_forty_seconds_at_any_time() {
         },
     );
 }
+
+#[test]
+fn one_request_a_second_over_ten_gateways_is_enough_to_find_what_is_plain() {
+    let at_one_a_second = |world: World| World {
+        per_second: 1.0,
+        gateways: Gateways::Spread(10),
+        ..world
+    };
+    for share in [0.1, 0.5] {
+        assert_found(
+            150,
+            &at_one_a_second(World {
+                share,
+                ..worse(0.5)
+            }),
+        );
+    }
+    assert_healthy(&at_one_a_second(World {
+        rate: 0.05,
+        drift: Drift::Swing(0.9, 60.0),
+        share: 0.3,
+        seconds: 600,
+        ..healthy()
+    }));
+}

@@ -69,7 +69,7 @@ pub(crate) fn play(world: &World, random: &mut fastrand::Rng) -> Fate {
         for ((evidence, habits), played) in gateways.iter_mut().zip(&mut habits).zip(blocks) {
             let block = &played.block;
             habits.add(block, &played.left_out);
-            evidence.add(block, margin);
+            evidence.add_second(block, margin);
             for (all, counted) in [(&mut all.pre, &block.pre), (&mut all.prod, &block.prod)] {
                 all.units += counted.units;
                 all.bad += counted.bad;

@@ -288,7 +288,7 @@ impl Case {
         let now = rules(settings).margin(is_list, self.pre_clients);
         let margin = self.margin.max(now);
         let (failing, slow) = (&second.failing, &second.slow);
-        self.failing.evidence.add(failing, margin);
+        self.failing.evidence.add_second(failing, margin);
         habits.failing.add(failing, &second.left_out);
         let units = [failing.pre.units, failing.prod.units];
         self.pace
@@ -296,7 +296,7 @@ impl Case {
             .zip(units)
             .for_each(|(it, n)| it.add(n));
         if settings.slow != VerdictMode::Off {
-            self.slow.evidence.add(slow, margin);
+            self.slow.evidence.add_second(slow, margin);
             habits.slow.add(slow, &Block::default());
         }
         self.pre_clients = second.pre_clients;

@@ -15,6 +15,13 @@
 //! both pools proves nothing. With a *margin* ψ₀, R(k) = L(ψ₀ k) / L(ψ₀) has E\[R\] ≤ 1 for every true odds
 //! ratio up to ψ₀, since L(ψ₀ k) / L(ψ₀) grows with x, and x with the odds.
 //!
+//! A block is one second; where traffic is low, as many as it takes until both pools together have `ENOUGH`
+//! units, ten at the most ([`Evidence::add_second`]). In a second with units of one pool only nothing is
+//! compared, and with ten gateways that each have one unit a second, that would be nearly all of them. What
+//! ends a block is a number of units, whosever they are: given that, each division among the pools is as
+//! likely as in a second. But what drifts within a block is taken for the same, so it is not longer than it
+//! has to be.
+//!
 //! The product of the R of all blocks is thus an *e-process*, and so is the mean M of such products for
 //! several k: by Ville's inequality, the probability that M *ever* reaches 1/α is at most α where `pre` is
 //! not worse than the margin allows. That is what makes it safe to look all the time.
@@ -83,8 +90,14 @@ use conditional::Conditional;
 /// At most so many odds ratios are looked for at once.
 const MOST: usize = 8;
 
-/// So many blocks are a stretch: five minutes.
+/// So many seconds are a stretch: five minutes.
 const STRETCH: u32 = 300;
+
+/// So many units of both pools are a block…
+pub(super) const ENOUGH: u64 = 16;
+
+/// … or so many seconds.
+pub(super) const LONGEST: u32 = 10;
 
 /// Nobody has had more of them.
 const LAST_STRETCH: f64 = 1e9;
@@ -121,6 +134,14 @@ impl Concern {
     }
 }
 
+/// A block that is not complete.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct OpenBlock {
+    block: Block,
+    margin: f64,
+    seconds: u32,
+}
+
 /// What the blocks so far say. Begun anew for each release.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Evidence {
@@ -133,8 +154,10 @@ pub struct Evidence {
     recent: [f64; MOST],
     /// The number of the stretch, from 0; of several gateways, the sum of their numbers.
     stretch: u64,
-    /// Blocks of the stretch.
-    blocks: u32,
+    /// Seconds of the stretch.
+    seconds: u32,
+    /// The block that is not complete.
+    open: OpenBlock,
     /// How often it was renewed; of several gateways, by all of them.
     renewed: u64,
     /// Σ ln 1/L(3).
@@ -151,7 +174,8 @@ impl Evidence {
             sums: [0.0; MOST],
             recent: [0.0; MOST],
             stretch: 0,
-            blocks: 0,
+            seconds: 0,
+            open: OpenBlock::default(),
             renewed: 0,
             tolerable: 0.0,
         }
@@ -203,16 +227,41 @@ impl Evidence {
         Some(evidence)
     }
 
-    /// Adds a block, where `margin` times the odds would not be held against `pre`. A margin may change
-    /// from one block to the next, but must not depend on what is in the block.
+    /// Adds a second, where `margin` times the odds would not be held against `pre`. A margin may change from
+    /// one second to the next, but must not depend on what is in it; the largest one of a block holds.
+    pub fn add_second(&mut self, second: &Block, margin: f64) {
+        self.count(second);
+        let open = &mut self.open;
+        open.block.pre.add(&second.pre);
+        open.block.prod.add(&second.prod);
+        open.margin = open.margin.max(margin);
+        open.seconds += 1;
+        let units = open.block.pre.units + open.block.prod.units;
+        // It begins with its first unit.
+        if units == 0 || units >= ENOUGH || open.seconds >= LONGEST {
+            let complete = std::mem::take(open);
+            self.weigh(&complete.block, complete.margin, complete.seconds);
+        }
+    }
+
+    /// Adds a block of one second, however little is in it.
     pub fn add(&mut self, block: &Block, margin: f64) {
+        self.count(block);
+        self.weigh(block, margin, 1);
+    }
+
+    fn count(&mut self, block: &Block) {
         self.pre.add(&block.pre);
         self.prod.add(&block.prod);
-        if self.blocks == STRETCH {
-            (self.recent, self.blocks) = ([0.0; MOST], 0);
+    }
+
+    /// What a complete block says.
+    fn weigh(&mut self, block: &Block, margin: f64, seconds: u32) {
+        if self.seconds >= STRETCH {
+            (self.recent, self.seconds) = ([0.0; MOST], 0);
             self.stretch += 1;
         }
-        self.blocks += 1;
+        self.seconds += seconds;
         let Some(conditional) = Conditional::of(block) else {
             return;
         };
@@ -228,7 +277,7 @@ impl Evidence {
 
     /// True when it is to be renewed, together with the clients that are counted.
     pub fn is_used_up(&self) -> bool {
-        self.stretch >= HOUR - 1 && self.blocks >= STRETCH
+        self.stretch >= HOUR - 1 && self.seconds >= STRETCH
     }
 
     /// From now on every client counts again. What is known of its being tolerable stays, and so do the

@@ -134,7 +134,7 @@ fn the_margin_of_a_block_is_the_larger_one_of_before_and_after() {
     let mut it = Bench::new();
     // Nobody knows yet that there are many clients.
     assert_eq!(it.case.margin(), 2.0);
-    it.take(second((1, 0), (1, 0), &[]), &[]);
+    it.take(second((8, 0), (8, 0), &[]), &[]);
     assert_eq!(it.case.margin(), 1.0);
     let (settings, mut habits) = (settings(), Habits::default());
     let mut listed = it.case.clone();

@@ -313,7 +313,7 @@ fn read_back(evidence: &Evidence) -> Option<Evidence> {
     let read = Evidence::from_numbers(evidence.concern(), pre, prod, &sums, tolerable);
     // How much of its stretch is over is not told.
     read.map(|it| Evidence {
-        blocks: evidence.blocks,
+        seconds: evidence.seconds,
         ..it
     })
 }
@@ -470,4 +470,64 @@ proptest! {
             prop_assert!(of(&worse).ln_tolerable() < of(&block).ln_tolerable());
         }
     }
+}
+
+#[test]
+fn where_traffic_is_low_a_block_is_as_many_seconds_as_it_takes_to_compare() {
+    let second = |pre: (u64, u64), prod: (u64, u64)| {
+        let of = |(units, bad)| Counted { units, bad };
+        Block {
+            pre: of(pre),
+            prod: of(prod),
+        }
+    };
+    let of_failing = || Evidence::new(Concern::Failing);
+    // One unit in each second, now of the one and now of the other.
+    let mut alone = of_failing();
+    let mut together = of_failing();
+    for at in 0..40 {
+        let second = match at % 2 {
+            0 => second((1, 1), (0, 0)),
+            _ => second((0, 0), (1, 0)),
+        };
+        alone.add(&second, 1.0);
+        together.add_second(&second, 1.0);
+    }
+    assert_eq!(alone.sums()[7], 0.0);
+    let mut long = of_failing();
+    for _ in 0..4 {
+        long.add(&second((5, 5), (5, 0)), 1.0);
+    }
+    assert_eq!(together.sums()[..16], long.sums()[..16]);
+    assert!(together.ln_worse() > 3.0, "{}", together.ln_worse());
+    assert_eq!((together.pre(), together.prod()), (long.pre(), long.prod()));
+    // Where there is enough, a second is a block; and what is counted is known at once.
+    let busy = second((8, 1), (8, 0));
+    let (mut one, mut other) = (of_failing(), of_failing());
+    one.add(&busy, 1.0);
+    other.add_second(&busy, 1.0);
+    assert_eq!(one, other);
+    let mut open = of_failing();
+    open.add_second(&second((7, 7), (8, 0)), 1.0);
+    assert_eq!((open.pre().bad, open.sums()[7]), (7, 0.0));
+    // The largest margin of its seconds holds.
+    open.add_second(&second((1, 0), (0, 0)), 2.0);
+    let mut with_margin = of_failing();
+    with_margin.add(&second((8, 7), (8, 0)), 2.0);
+    assert_eq!(open.sums()[..8], with_margin.sums()[..8]);
+    // Nothing of what was not complete is left after a renewal.
+    open.add_second(&second((1, 1), (1, 0)), 1.0);
+    open.renew();
+    (0..10).for_each(|_| open.add_second(&Block::default(), 1.0));
+    assert!(open.sums()[..16].iter().all(|it| *it == 0.0));
+}
+
+#[test]
+fn stretches_and_hours_are_of_seconds_however_long_blocks_are() {
+    let mut evidence = Evidence::new(Concern::Failing);
+    for _ in 0..3600 {
+        assert!(!evidence.is_used_up());
+        evidence.add_second(&Block::default(), 1.0);
+    }
+    assert!(evidence.is_used_up());
 }

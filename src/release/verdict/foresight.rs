@@ -4,11 +4,12 @@
 //! At present rates, how fast does the evidence grow? A bad unit of `pre` adds about ln k less what it
 //! costs, and one of `prod` only costs: ln of the mean of the odds over the units of its block. So it is
 //! where bad units are few in a block; where they are many, evidence grows faster than is said here.
-//! A block with units of one pool only counts for nothing, which is most of them where traffic is low.
+//! A block with units of one pool only counts for nothing; where traffic is low, it takes some seconds. With
+//! several gateways it is as if one had all of it, which is a little too hopeful.
 
 use super::alone;
 use super::rules::{DIFFERENCE, Facts, PerSecond, Rules, SUSPECT, units_of_three};
-use crate::release::evidence::{Concern, TOLERABLE_ODDS};
+use crate::release::evidence::{Concern, ENOUGH, LONGEST, TOLERABLE_ODDS};
 
 /// What takes longer than this is of no use, in seconds.
 const USEFUL: f64 = 3600.0;
@@ -101,6 +102,9 @@ struct Growth {
 impl Growth {
     fn of(factor: f64, margin: f64, per_second: PerSecond) -> Self {
         let PerSecond { pre, prod } = per_second;
+        // Seconds of a block.
+        let length = (ENOUGH as f64 / (pre + prod)).clamp(1.0, f64::from(LONGEST));
+        let (pre, prod) = (pre * length, prod * length);
         // ln of the mean of the odds over a block of so many units.
         let cost = |of_pre: f64, of_prod: f64| {
             let share = of_pre / (of_pre + of_prod);
@@ -108,8 +112,8 @@ impl Growth {
             (mean(margin * factor) / mean(margin)).ln()
         };
         Self {
-            of_pre: pre * (factor.ln() - over_arrivals(prod, |it| cost(1.0 + pre, it))),
-            of_prod: prod * over_arrivals(pre, |it| cost(it, 1.0 + prod)),
+            of_pre: pre / length * (factor.ln() - over_arrivals(prod, |it| cost(1.0 + pre, it))),
+            of_prod: prod / length * over_arrivals(pre, |it| cost(it, 1.0 + prod)),
         }
     }
 

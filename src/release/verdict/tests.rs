@@ -323,8 +323,8 @@ fn what_is_not_found_within_an_hour_is_told() {
     assert_eq!(visible(1000.0, 9000.0), Some(of_prod + DIFFERENCE));
     let found = [10.0, 1.0, 0.1].map(|it| visible(it, it * 9.0).unwrap());
     assert!(found.is_sorted_by(|a, b| a < b), "{found:?}");
-    // One in a hundred seconds, or no `prod` at the same time.
-    assert_eq!(visible(0.01, 0.1), None);
+    // One in a thousand seconds, or no `prod` at the same time.
+    assert_eq!(visible(0.001, 0.01), None);
     assert_eq!(visible(10.0, 0.0), None);
     assert_eq!(visible(0.0, 10.0), None);
     // Nothing is known of `prod`.
