@@ -226,6 +226,7 @@ impl<'a> Driver<'a> {
                 defect = None;
                 self.make_bad();
             }
+            self.make_well();
             self.mend_due(false);
             self.server.look();
             self.compare();
@@ -267,6 +268,16 @@ impl<'a> Driver<'a> {
             self.nodes[doomed]
                 .is_doomed
                 .store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    /// What one gateway alone has seen is over once that has taken it back: so nobody finds it again, should
+    /// that be forgotten.
+    fn make_well(&self) {
+        let version = &self.versions[self.pre];
+        if version.is_bad_for_one() && !self.model.standing(&self.pre_digest).is_empty() {
+            version.set_bad(0);
+            self.model.note(&format!("{} is well again", version.name));
         }
     }
 

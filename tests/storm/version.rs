@@ -42,6 +42,11 @@ impl Version {
         self.bad.store(bad, Ordering::Relaxed);
     }
 
+    /// It fails for those who come by one gateway.
+    pub(crate) fn is_bad_for_one(&self) -> bool {
+        self.bad.load(Ordering::Relaxed).is_power_of_two()
+    }
+
     pub(crate) fn is_bad(&self) -> bool {
         self.bad.load(Ordering::Relaxed) != 0
     }
