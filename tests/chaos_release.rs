@@ -70,6 +70,7 @@ fn no_step_is_taken_twice_and_no_trip_is_lost_whatever_fails() {
                 let seed = rng.u64(..);
                 scope.spawn(move || clients::ask(node, model, done, asked, seed));
             }
+            driver.ambush();
             let end = Instant::now() + Duration::from_secs(seconds);
             while Instant::now() < end && model.violations().is_empty() {
                 driver.begin();

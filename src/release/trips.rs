@@ -265,11 +265,13 @@ impl Trips {
                 }
             }
             Some(held) => {
-                if known.told.take().is_some() {
+                let was_told = known.told.take().is_some();
+                if was_told {
                     let pre = &held.trip.pre;
                     log::info!("trip-over {name}pre={pre} reason=\"pre has other servers\"");
                 }
-                if !held.is_stored {
+                // The lists of a start may be older than what the file knows.
+                if !held.is_stored && (was_told || known.is_heard) {
                     known.held = None;
                     of.pools().set_tripped(0);
                 }
@@ -348,6 +350,7 @@ impl ReleaseWatch for Trips {
         let mut all = self.known();
         let before = all.services.get(service).map(|it| it.held.clone());
         let known = all.services.entry(service.clone()).or_default();
+        known.is_heard = true;
         match &read.state {
             StoredText::Text(text) => known.see_state(ReleaseState::parse(text)),
             // Its evidence is what was lost, too.

@@ -169,8 +169,8 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Another release, under which nothing has happened yet, and its rollout.
-    pub(crate) fn begin(&mut self) {
+    /// Another release, under which nothing has happened yet.
+    fn release(&mut self) {
         self.run("thaw");
         let prod = self.prod_there().unwrap_or(0);
         let (before, there) = (self.pre, self.list("pre"));
@@ -193,6 +193,46 @@ impl<'a> Driver<'a> {
         self.pre_digest = settled.unwrap_or_default();
         let name = self.versions[pre].name.clone();
         self.model.is_version(&self.pre_digest, &name);
+    }
+
+    /// One gateway is cut off, takes a version back that others find well, and is killed right then. The
+    /// others go on. When it is back, that holds for all.
+    pub(crate) fn ambush(&mut self) {
+        self.release();
+        let plan = "--steps 20,30,40,50,60,70,80,90 --every 2s --without-verdict";
+        self.run(&format!("rollout start --yes --by ann {plan}"));
+        self.wait("it is led", IN_FORCE, |it| {
+            it.model.held().state["rollout"]["holder"]
+                .is_string()
+                .then_some(())
+        });
+        let held = self.model.held();
+        let alone = self.nodes.iter().position(|it| !it.leads(&held.state));
+        let alone = alone.unwrap();
+        let node = &self.nodes[alone];
+        node.way.set(Way::Cut);
+        node.is_doomed
+            .store(true, std::sync::atomic::Ordering::Relaxed);
+        self.model.is_bad(&self.pre_digest);
+        self.versions[self.pre].set_bad(1 << alone);
+        let pre = self.pre_digest.clone();
+        self.wait("it has taken that back, and is killed", TAKEN_BACK, |it| {
+            let has_found = !it.model.standing(&pre).is_empty();
+            (has_found && !it.nodes[alone].is_there()).then_some(())
+        });
+        self.versions[self.pre].set_bad(0);
+        let before = self.rollout()["at"].as_u64();
+        self.wait("the others go on", STEPPED, |it| {
+            (it.rollout()["at"].as_u64() > before).then_some(())
+        });
+        self.nodes[alone].way.set(Way::Open);
+        self.nodes[alone].start(self.model);
+        self.must_be_taken_back(&pre);
+    }
+
+    /// A release and its rollout, as it happens.
+    pub(crate) fn begin(&mut self) {
+        self.release();
         let first = self.rng.u32(15..30);
         let steps: Vec<String> = (0..self.rng.u32(3..7))
             .map(|it| (first + it * 12).to_string())
@@ -322,9 +362,7 @@ impl<'a> Driver<'a> {
     /// The gateway that has the lease, as far as is known; any other one now and then.
     fn leader(&mut self) -> usize {
         let held = self.model.held();
-        let holder = held.state["rollout"]["holder"].as_str().unwrap_or_default();
-        let is_it = |it: &Node| holder.starts_with(&format!("{}/", it.name));
-        let leader = self.nodes.iter().position(is_it);
+        let leader = self.nodes.iter().position(|it| it.leads(&held.state));
         match leader {
             Some(leader) if !self.chance(4) => leader,
             _ => self.rng.usize(..self.nodes.len()),

@@ -117,6 +117,12 @@ impl Node {
         process.as_mut().is_some_and(there)
     }
 
+    /// It has the lease of a rollout, by this state of a release.
+    pub(crate) fn leads(&self, state: &Value) -> bool {
+        let holder = state["rollout"]["holder"].as_str().unwrap_or_default();
+        holder.starts_with(&format!("{}/", self.name))
+    }
+
     /// What `/lists` says, if it says anything.
     pub(crate) fn lists(&self) -> Option<Value> {
         let mut client = Client::try_from("127.0.0.1", self.admin).ok()?;

@@ -13,6 +13,8 @@ pub(super) struct KnownRelease {
     pub(super) state: ReleaseState,
     /// What has ended a trip without a new epoch has begun one.
     pub(super) begun_anew: Option<BegunAnew>,
+    /// This process has heard of it from the store: until then, lists may be those of an old copy.
+    pub(super) is_heard: bool,
     /// The resets that were seen, the last one last.
     pub(super) resets: Vec<String>,
     /// The latest turn of the rollout that was seen, also if the store has lost it since.

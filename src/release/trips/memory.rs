@@ -64,6 +64,7 @@ pub(super) fn parse(text: &str, store: &str) -> BTreeMap<ServiceName, KnownRelea
                 resets: resets.clone(),
             }),
             begun_anew: None,
+            is_heard: false,
             resets,
             latest: None,
             told: None,

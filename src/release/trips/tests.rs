@@ -314,3 +314,23 @@ fn the_next_process_goes_on_with_it() {
     ));
     assert_eq!(Bench::with(&elsewhere, None).stands(), NONE);
 }
+
+#[test]
+fn a_copy_that_is_older_than_what_the_file_knows_ends_nothing() {
+    let first = Bench::new();
+    assert!(first.trips_now(""));
+    let handed = ReleaseWatch::hand_over(&*first.trips);
+    for is_there_still in [true, false] {
+        let next = Bench::with(&config(""), Some(handed.as_deref()));
+        next.push(&OTHER);
+        next.trips.tick();
+        assert_eq!(next.stands(), NONE, "what is in pre is another one");
+        if is_there_still {
+            next.push(&PRE);
+        }
+        next.reads_none();
+        next.push(&PRE);
+        let stands = if is_there_still { UNWRITTEN } else { NONE };
+        assert_eq!(next.stands(), stands);
+    }
+}
