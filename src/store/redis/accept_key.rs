@@ -8,7 +8,7 @@
 use redis::{RedisResult, Value};
 
 use super::cluster;
-use super::errors::describe;
+use super::errors::{describe, is_refusal};
 use super::link::Link;
 use crate::config;
 
@@ -16,6 +16,8 @@ use crate::config;
 #[derive(Default)]
 pub(crate) struct AcceptKey {
     refusal_told: bool,
+    /// It may not be read, so that nobody asks for it in vain before something is held.
+    is_refused: bool,
     /// A connection to the server of a cluster that has the key, if that is not the one with the lists.
     aside: Option<Link>,
 }
@@ -51,7 +53,12 @@ impl AcceptKey {
         reader: &mut Link,
         settings: &config::RedisSettings,
     ) -> Vec<String> {
-        self.ask(reader, settings).unwrap_or_default()
+        if self.is_refused {
+            return Vec::new();
+        }
+        let outcome = self.ask(reader, settings);
+        self.is_refused = outcome.as_ref().is_err_and(is_refusal);
+        outcome.unwrap_or_default()
     }
 
     fn ask(

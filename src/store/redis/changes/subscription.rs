@@ -74,6 +74,11 @@ impl AnnouncedChanges {
         !self.all && self.services.is_empty() && !self.releases.is_empty()
     }
 
+    /// True if there is nothing but a change of the accept key.
+    pub(crate) fn accept_alone(&self) -> bool {
+        self.accepts && !self.all && self.services.is_empty() && self.releases.is_empty()
+    }
+
     /// All services that the changes were about.
     pub(crate) fn about(&self) -> impl Iterator<Item = usize> {
         self.services.union(&self.releases).copied()

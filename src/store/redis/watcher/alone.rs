@@ -16,6 +16,7 @@ use std::time::Instant;
 use redis::{RedisResult, Value};
 
 use super::{Server, Watcher};
+use crate::store::redis::changes::AnnouncedChanges;
 use crate::store::redis::extras::ExtraReply;
 use crate::store::redis::keyring::KeyOf;
 use crate::store::redis::link::Link;
@@ -25,12 +26,19 @@ use crate::store::{Cause, ReleaseReading, StoredText};
 
 impl Watcher {
     /// Reads what was announced of releases, if nothing else was, and tells of it; false if lists have to be
-    /// read with it. Then it counts as not read.
+    /// read with it. Then it counts as not read. The accept key is no reason to read anything while nothing
+    /// is held.
     pub(super) fn read_releases_alone(&mut self, server: &mut Server) -> RedisResult<bool> {
         let (began, announced) = (Instant::now(), server.subscription.changes());
         self.announced.add(server.subscription.take_announced());
         let is_plain = self.is_sure(server) && !self.by_slot && self.extras.are_together();
         let is_quiet = self.unsettled.is_empty() && self.gone.is_empty();
+        if self.announced.accept_alone() && self.is_sure(server) && is_quiet && !self.feed.holds() {
+            // It names what somebody will make, or what is in force by now.
+            self.announced = AnnouncedChanges::default();
+            self.changes_read = announced;
+            return Ok(true);
+        }
         if !self.announced.are_of_releases() || !is_plain || !is_quiet {
             return Ok(false);
         }

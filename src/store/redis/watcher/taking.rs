@@ -85,9 +85,14 @@ impl Watcher {
             return Ok(());
         }
         let mut taken = TakenParts {
-            meant: self
-                .accept_key
-                .read_in_advance(&mut server.reader, &self.settings),
+            meant: match look.cause {
+                // There is nothing in force yet, which the first lists could wait for.
+                Cause::Start => Vec::new(),
+                _ => {
+                    let reader = &mut server.reader;
+                    self.accept_key.read_in_advance(reader, &self.settings)
+                }
+            },
             ..TakenParts::default()
         };
         for (part, print) in parts
