@@ -9,6 +9,7 @@
 // The run says what it has done.
 #![allow(clippy::print_stdout)]
 
+#[allow(dead_code)] // Another test uses the rest.
 mod story;
 mod support;
 
