@@ -689,7 +689,8 @@ fn to_know_the_standing_of_a_server_takes_a_change_no_time() {
     site.wait_served("127.0.0.6", "pre");
     let reading = [
         "ROLE", "MULTI", "GET", "GET", "LRANGE", "SMEMBERS", "LRANGE", "SMEMBERS", "LRANGE",
-        "SMEMBERS", "EXEC",
+        "SMEMBERS", "EXEC", // What commands have written.
+        "GET",
     ];
     let mut monitor = Monitor::of(&site.redis);
     site.redis("LPOP gray");

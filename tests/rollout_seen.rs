@@ -232,7 +232,7 @@ fn a_version_that_is_found_worse_by_real_traffic_takes_its_rollout_back() {
     let trip = || ground.redis.cli(&["EXISTS", "graygate:tripped"]);
     wait_until("all know", DEADLINE, || trip() == redis::Value::Int(1));
     let verbs: Vec<String> = ground.history().into_iter().map(|it| it.0).collect();
-    assert_eq!(verbs, ["rollout", "rollback"]);
+    assert_eq!(verbs, ["rollout", "trip", "rollback"]);
     wait_until("both are told", DEADLINE, || {
         let told = notices(&receiver);
         let has = |event: &str| told.iter().any(|it| it.0 == event);

@@ -512,9 +512,13 @@ fn what_is_found_worse_is_taken_back_on_all_gateways_where_that_is_enforced_and_
     );
     // It may be tried again.
     pre.fail_one_of(0);
-    let epoch = "{\"epoch\":\"0123456789abcdef\"}";
-    redis.cli(&["SET", "graygate:release", epoch]);
-    redis.cli(&["DEL", "graygate:tripped"]);
+    let ini = gateways[0].path("graygate.ini");
+    let reset = run_to_exit(&["verdict", "reset", "-c", ini.to_str().unwrap()]);
+    assert!(reset.status.success(), "{reset:?}");
+    let text = redis.cli(&["GET", "graygate:release"]);
+    let text: String = redis::from_redis_value(text).unwrap();
+    let written: Value = serde_json::from_str(&text).unwrap();
+    let epoch = written["epoch"].as_str().unwrap();
     load_until(
         "good enough again",
         &gateways[0],
@@ -526,7 +530,7 @@ fn what_is_found_worse_is_taken_back_on_all_gateways_where_that_is_enforced_and_
         seen["release"]
             .as_str()
             .unwrap()
-            .ends_with("/0123456789abcdef"),
+            .ends_with(&format!("/{epoch}")),
         "{seen}"
     );
     assert_eq!(seen["failing"]["pre_bad"], 0, "{seen}");

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use super::DEADLINE;
 use super::gateway::Gateway;
-use super::{DEADLINE, poll};
 
 /// Addresses of peers, whatever displays as one.
 pub(crate) type Peers<'a> = &'a [&'a dyn Display];
@@ -262,12 +265,15 @@ pub(crate) fn spawn(arguments: &[&str], dir: &Path) -> Child {
 }
 
 #[track_caller]
-fn output_of(mut child: Child) -> Output {
-    let ended = poll(DEADLINE, || child.try_wait().unwrap());
-    if ended.is_none() {
-        let _ = child.kill();
+fn output_of(child: Child) -> Output {
+    let id = Pid::from_raw(child.id().cast_signed());
+    // It is read meanwhile: whoever says more than a pipe holds would not end before.
+    let (done, is_done) = mpsc::channel();
+    std::thread::spawn(move || done.send(child.wait_with_output().unwrap()));
+    if let Ok(output) = is_done.recv_timeout(DEADLINE) {
+        return output;
     }
-    let output = child.wait_with_output().unwrap();
-    assert!(ended.is_some(), "it did not end by itself: {output:?}");
-    output
+    let _ = kill(id, Signal::SIGKILL);
+    let output = is_done.recv().unwrap();
+    panic!("it did not end by itself: {output:?}");
 }
