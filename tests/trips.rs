@@ -11,6 +11,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::{
     DEADLINE, FileSite, Gateway, LastProcess, Origin, Redis, Setup, poll, run_to_exit,
@@ -380,6 +381,40 @@ fn where_there_is_no_verdict_the_key_is_not_asked_for() {
     site.first().wait_served(OTHER, "pre", DEADLINE);
     site.wait("pre");
     assert!(!reads() || site.first().lists()["tripped"].is_null());
+}
+
+/// Reloads the gateway with another mode of the verdict.
+#[track_caller]
+fn set_mode(gateway: &mut Gateway, mode: &str) {
+    let before = gateway.stderr.count(" reloaded file=");
+    gateway.edit_ini(|it| it.set("verdict.mode", mode));
+    gateway.signal(Signal::SIGHUP);
+    wait_until(&format!("verdict.mode = {mode}"), DEADLINE, || {
+        gateway.stderr.count(" reloaded file=") > before
+    });
+}
+
+#[test]
+fn a_gateway_without_a_verdict_forgets_what_was_taken_back_and_looks_again_when_it_has_one() {
+    let mut site = Site::with(1, |it| it);
+    site.redis.cli(&["SET", KEY, "stop"]);
+    site.wait("prod");
+    set_mode(&mut site.gateways[0], "off");
+    site.wait("pre");
+    site.first().wait_for_log("trip-over");
+    assert!(site.first().lists()["tripped"].is_null());
+    set_mode(&mut site.gateways[0], "observe");
+    site.wait("prod");
+    site.redis.cli(&["DEL", KEY]);
+    site.wait("pre");
+
+    let mut site = FileSite::with(&[GRAY], |it| it.set("verdict.mode", "off"));
+    fs::write(beside(&site.gateway, "tripped"), "stop").unwrap();
+    assert_eq!(served(&site.gateway, GRAY), "pre");
+    set_mode(&mut site.gateway, "observe");
+    site.gateway.wait_served(GRAY, "prod", DEADLINE);
+    set_mode(&mut site.gateway, "off");
+    site.gateway.wait_served(GRAY, "pre", DEADLINE);
 }
 
 /// How often a command was called since the server was last asked to begin anew.

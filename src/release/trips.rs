@@ -91,10 +91,11 @@ impl Trips {
         handed: Option<Option<&str>>,
     ) -> std::io::Result<Arc<Self>> {
         let place = TripsPlace::of(config, handed.is_some());
-        let services = match handed {
+        let mut services = match handed {
             Some(text) => text.map_or_else(BTreeMap::new, |it| memory::parse(it, &place.name)),
             None => memory::read(&place),
         };
+        services.retain(|it, _| is_looked_at(config, it));
         let (wake, news) = bounded(1);
         let trips = Arc::new(Self {
             in_force: Arc::clone(in_force),
@@ -227,11 +228,29 @@ impl Trips {
                 service.pools().set_tripped(0);
             }
         }
-        let is_there = |it: &ServiceName| config.services.iter().any(|known| known.name == *it);
-        known.services.retain(|it, _| is_there(it));
+        // Nothing would be heard of the end of such a trip.
+        for (service, unheard) in known
+            .services
+            .extract_if(.., |it, _| !is_looked_at(config, it))
+        {
+            self.forget(&service, &unheard);
+        }
         known.is_unsaved = true;
         drop(known);
         self.ring();
+    }
+
+    /// Nothing of this service is taken back any more: it is gone, or its release is not looked at.
+    fn forget(&self, service: &ServiceName, known: &KnownRelease) {
+        if let Some(of) = self.in_force.serving().of(service) {
+            of.pools().set_tripped(0);
+        }
+        if let (Some(held), Some(_)) = (&known.held, known.told) {
+            let (name, pre) = (service.in_log(), &held.trip.pre);
+            log::info!(
+                "trip-over {name}pre={pre} reason=\"its release is not looked at any more\""
+            );
+        }
     }
 
     /// Leaves it to another process of this gateway to write, or writes again.
@@ -296,6 +315,12 @@ impl Trips {
             self.settle(service, release);
         }
     }
+}
+
+/// The store is asked about the release of this service, so that a trip does not stay for ever.
+fn is_looked_at(config: &Config, service: &ServiceName) -> bool {
+    let mut services = config.services.iter();
+    services.any(|it| it.name == *service && it.verdict.is_on())
 }
 
 fn tell_trip(service: &ServiceName, trip: &Trip) {

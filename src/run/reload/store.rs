@@ -62,7 +62,13 @@ impl StoreChange {
             }
             (old, new) => (old != new, false),
         };
-        let switches = ways || terms || secrets != before;
+        // Which releases are looked at.
+        let judged = !old
+            .services
+            .iter()
+            .map(judged)
+            .eq(new.services.iter().map(judged));
+        let switches = ways || terms || judged || secrets != before;
         let lists = |it: &Config| (it.lists.last_good.clone(), it.lists.last_good_max_age);
         Self {
             switches,
@@ -177,6 +183,11 @@ fn terms(service: &Arc<ServiceSettings>) -> (&ServiceName, Option<&ServiceName>,
         ..
     } = &**service;
     (name, gray_of.as_ref(), salt, upstream.peer_port)
+}
+
+/// Whether the release of a service is looked at beside its lists.
+fn judged(service: &Arc<ServiceSettings>) -> (&ServiceName, bool) {
+    (&service.name, service.verdict.is_on())
 }
 
 /// How long a lists file may take to be read.
