@@ -147,6 +147,11 @@ fn what_people_do_stops_it_and_it_goes_on_by_their_word_alone() {
     ground.start("10,50", "1h", &[]);
     ground.done(&["rollback"]);
     assert!(ground.wait_course("aborted").contains("rolled back by"));
+    // Also where somebody has emptied the list before.
+    ground.start("10,50", "1h", &[]);
+    ground.redis.cli(&["DEL", "gray"]);
+    ground.done(&["rollback"]);
+    assert!(ground.wait_course("aborted").contains("rolled back by"));
     for (steps, said) in [
         ("5,5", "larger share"),
         ("0,5", "larger share"),

@@ -352,9 +352,11 @@ fn carry_on(work: &Work<'_>, mut rollout: Rollout, word: &LeaderWord) -> WantedC
 /// Another verb has made this of a rollout that is under way: what was promoted or rolled back needs none.
 pub(super) fn ended(work: &Work<'_>, wanted: &mut WantedChange, course: Course, what: &str) {
     let known = rollout_in(&work.found.state).filter(|it| !it.course.is_over());
-    let (Some(mut rollout), Some(state)) = (known, wanted.state.as_mut()) else {
+    let Some(mut rollout) = known else {
         return;
     };
+    // It is over also where the lists need no change any more.
+    let state = wanted.state.get_or_insert_with(|| work.found.state.clone());
     rollout.seize();
     rollout.turn(course, Some(said(work, what)), &work.drawn.at);
     state.insert(ROLLOUT.to_owned(), rollout.to_json());
