@@ -77,7 +77,7 @@ impl<'a> FileLedger<'a> {
                 });
             }
             let _lock = self.lock()?;
-            if self.text()? == text && self.state()? == found.state {
+            if self.text()? == text && self.is_as(&found)? {
                 return self.write(&text, order, change, &found);
             }
         }
@@ -120,6 +120,19 @@ impl<'a> FileLedger<'a> {
         Ok(state)
     }
 
+    fn tripped(&self) -> Result<Option<Vec<u8>>, String> {
+        let path = self.of_service(TRIPPED);
+        read_if_there(&path).map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    /// What is beside the lists is what was found, though others were let in meanwhile.
+    fn is_as(&self, found: &FoundLists) -> Result<bool, String> {
+        let records = self.records()?;
+        let last = |all: &[ChangeRecord]| all.first().map(|it| it.id.clone());
+        let is_noted = last(&records) == last(&found.history);
+        Ok(is_noted && self.state()? == found.state && self.tripped()? == found.tripped)
+    }
+
     /// The newest first.
     fn records(&self) -> Result<Vec<ChangeRecord>, String> {
         records_in(&self.of_service(HISTORY))
@@ -152,12 +165,10 @@ impl<'a> FileLedger<'a> {
                 list,
             ),
         });
-        let tripped = self.of_service(TRIPPED);
-        let failed = |error: io::Error| format!("{}: {error}", tripped.display());
         Ok(FoundLists {
             lists,
             salt: of(owner).and_then(|it| it.salt.clone()),
-            tripped: read_if_there(&tripped).map_err(failed)?,
+            tripped: self.tripped()?,
             state: self.state()?,
             // The file is there or not: see `finish`.
             is_renewed: false,
@@ -575,3 +586,6 @@ impl<'a> FileEditor<'a> {
         self.out.splice(at..at, new);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -110,14 +110,18 @@ impl<'a> RedisLedger<'a> {
     pub(super) fn perform(&mut self, order: &Order, hear: Hear<'_>) -> Result<Done, String> {
         let mut until = Instant::now() + PATIENCE;
         loop {
-            let mut refusal = None;
-            let began = Instant::now();
-            let outcome = self.attempt(order, hear, &mut refusal);
+            let (mut refusal, mut asked_for) = (None, Duration::ZERO);
+            let mut hear = |change: &ListsChange| {
+                let began = Instant::now();
+                let answer = hear(change);
+                asked_for = began.elapsed().saturating_sub(Duration::from_secs(1));
+                answer
+            };
+            let outcome = self.attempt(order, &mut hear, &mut refusal);
             if let Some(refusal) = refusal {
                 return Err(refusal);
             }
             // Whoever is asked takes his time, and a server may end a connection meanwhile.
-            let asked_for = began.elapsed().saturating_sub(Duration::from_secs(1));
             until += asked_for;
             match outcome {
                 Ok(LedgerAttempt::Done(done)) => return Ok(*done),

@@ -1,0 +1,60 @@
+use std::cell::Cell;
+
+use super::*;
+use crate::release::change::Verb;
+
+const LISTS: &str = "[gray]\n[pre]\n127.0.0.1:2\n[prod]\n127.0.0.1:1\n";
+
+/// A ledger of such lists, and what becomes of a `verb` when this happens while its giver thinks, once.
+fn performed(verb: Verb, meanwhile: impl Fn(&FileLedger<'_>)) -> (Result<Done, String>, u32) {
+    let folder = tempfile::tempdir().unwrap();
+    let lists = folder.path().join("lists");
+    fs::write(&lists, LISTS).unwrap();
+    let text = format!("[lists]\nfile = {}\n", lists.display());
+    let config = Config::parse(Path::new("graygate.ini"), &text, None).unwrap();
+    let terms = ServiceTerms {
+        service: ServiceName::default(),
+        gray_of: None,
+        shared_by: Vec::new(),
+        salt: String::new(),
+        peer_port: 80,
+        guard_share: 50,
+    };
+    let ledger = FileLedger::of(&lists, &config, terms);
+    let asked = Cell::new(0);
+    let order = Order::new(verb, "ann".to_owned(), None);
+    let outcome = ledger.perform(&order, &mut |_| {
+        if asked.replace(asked.get() + 1) == 0 {
+            meanwhile(&ledger);
+        }
+        Ok(Consent::Yes)
+    });
+    (outcome, asked.get())
+}
+
+#[test]
+fn what_was_taken_back_while_somebody_thinks_is_not_promoted() {
+    let promote = Verb::Promote {
+        swap: false,
+        force: false,
+    };
+    let trip = |it: &FileLedger<'_>| fs::write(it.of_service(TRIPPED), "stop").unwrap();
+    let (outcome, asked) = performed(promote, trip);
+    assert!(outcome.unwrap_err().contains("was taken back"));
+    assert_eq!(asked, 1);
+}
+
+#[test]
+fn no_number_is_given_twice_where_a_gateway_notes_something_while_somebody_thinks() {
+    let verb = Verb::Stage(500, None);
+    let note = |it: &FileLedger<'_>| {
+        let change = it.found(LISTS.as_bytes()).unwrap();
+        let terms = it.terms.clone();
+        let order = Order::new(Verb::Freeze, "bob".to_owned(), None);
+        let (change, _) = heard(&order, &terms, &change, &mut |_| Ok(Consent::Yes)).unwrap();
+        it.append(&order.record(&change, &terms, 1).to_line())
+            .unwrap();
+    };
+    let (outcome, asked) = performed(verb, note);
+    assert_eq!((outcome.unwrap().number, asked), (Some(2), 2));
+}
