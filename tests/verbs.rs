@@ -10,6 +10,7 @@ use std::process::{Child, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::{
     Cluster, DEADLINE, Gateway, Origin, Redis, RefusingPeer, Setup, Site, run_to_exit, spawn,
@@ -219,6 +220,12 @@ fn what_must_not_be_is_refused_and_nothing_changes() {
         )
     };
     let before = dump();
+    let tried = desk.run(&["stage", "100%", "--dry-run"]);
+    let said = String::from_utf8(tried.stderr).unwrap();
+    assert!(
+        tried.status.success() && said.contains("to be confirmed: everybody gets pre"),
+        "{said}"
+    );
     for (words, said) in [
         (&["admit", "1.2.3.4", "1.2.3.256"][..], "from 0 to 255"),
         (&["remove", "10.1.1.1"], "it is gray by 10.0.0.0/8"),
@@ -353,7 +360,10 @@ fn a_promotion_waits_for_servers_and_gateways() {
         .set("redis.heartbeat", "2s");
     let other = other.start();
     other.wait_served("127.0.0.5", "pre", DEADLINE);
-    other.signal(nix::sys::signal::Signal::SIGSTOP);
+    wait_until("it is known", DEADLINE, || {
+        text(redis, "graygate:node:gw-b").is_some()
+    });
+    other.signal(Signal::SIGSTOP);
     redis.push("gray", &[&"127.0.0.6"]);
     site.wait_served("127.0.0.6", "pre");
     let why = wait_for("only that one is missing", || {
@@ -361,7 +371,15 @@ fn a_promotion_waits_for_servers_and_gateways() {
         why.contains("1 of 2 gateways do not hold").then_some(why)
     });
     assert!(why.contains("gw-b") && why.contains("--force"), "{why}");
-    other.signal(nix::sys::signal::Signal::SIGCONT);
+    // What nobody hears of is no reason to wait, but is said.
+    redis.cli(&["DEL", "graygate:node:gw-b"]);
+    let tried = desk.run(&["promote", "--yes", "--dry-run"]);
+    let said = String::from_utf8(tried.stderr).unwrap();
+    assert!(
+        said.contains("not heard from") && said.contains("gw-b"),
+        "{said}"
+    );
+    other.signal(Signal::SIGCONT);
 }
 
 /// Has this gateway find that every answer of `pre` is a failure.
@@ -750,4 +768,25 @@ fn a_connection_that_is_lost_leaves_no_doubt() {
             assert_eq!(count, usize::from(*done), "{outcomes:?} {gray:?}");
         }
     });
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_waited_for_once() {
+    let redis = Redis::start();
+    redis.push("prod", &[&"127.0.2.2"]);
+    let desk = Desk::with(
+        Setup::new()
+            .redis(redis.url())
+            .set("redis.timeout", "1500ms"),
+    );
+    redis.signal(Signal::SIGSTOP);
+    let began = Instant::now();
+    let why = desk.refused(&["admit", "10.0.0.1"]);
+    assert!(why.contains("nothing was changed: timed out"), "{why}");
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+    redis.signal(Signal::SIGCONT);
 }

@@ -12,8 +12,8 @@ use crate::cli::admin_client::AdminClient;
 use crate::cli::arguments::VerbFlags;
 use crate::cli::report::Report;
 use crate::cli::verbs;
-use crate::config::{Config, RedisSettings, Store};
-use crate::fleet::nodes::{Heard, Nodes};
+use crate::config::{Config, Store};
+use crate::fleet::nodes::{Heard, Nodes, Silent};
 use crate::lists::{PoolName, ServiceName};
 use crate::release::change::{ListsChange, Verb};
 
@@ -59,10 +59,11 @@ fn objections(
     // The only one that is known where there are no heartbeats.
     let mut doubting = doubts_here(flags, service);
     if let Store::Redis(settings) = &config.store {
-        match heard(settings) {
-            Ok(heard) => {
-                doubting = doubts(&heard, service).or(doubting);
-                against.extend(elsewhere(&heard, &change.before.to_string()));
+        match Nodes::new(settings).read(Instant::now() + TIME_LIMIT) {
+            Ok(look) => {
+                doubting = doubts(&look.heard, service).or(doubting);
+                against.extend(elsewhere(&look.heard, &change.before.to_string()));
+                notes.extend(silent(&look.silent));
             }
             Err(why) => notes.push(format!("what the gateways hold is not known: {why}")),
         }
@@ -100,9 +101,15 @@ fn servers_out(flags: &VerbFlags, service: &ServiceName) -> Result<Option<String
     Ok((!out.is_empty()).then(|| format!("not all servers of pre are up: {}", some(&out))))
 }
 
-fn heard(settings: &RedisSettings) -> Result<Vec<Heard>, String> {
-    let look = Nodes::new(settings).read(Instant::now() + TIME_LIMIT)?;
-    Ok(look.heard)
+/// The gateways that may serve by whatever lists they had.
+fn silent(all: &[Silent]) -> Option<String> {
+    let names: Vec<String> = all.iter().map(|it| it.name.clone()).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "not heard from, so they may have other lists: {}",
+            some(&names)
+        )
+    })
 }
 
 /// The gateways that do not have the lists with this digest.

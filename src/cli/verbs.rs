@@ -149,7 +149,10 @@ impl VerbOutcome<'_> {
             number,
             notes,
         } = done;
-        let notes = [change.notes.clone(), checked, notes].concat();
+        let mut notes = [change.notes.clone(), checked, notes].concat();
+        if self.flags.dry_run && !change.asks.is_empty() {
+            notes.push(format!("to be confirmed: {}", change.asks.join("; ")));
+        }
         let mut text = lines(&change);
         let (before, after) = (change.before, change.after);
         let said = match number {
@@ -163,8 +166,8 @@ impl VerbOutcome<'_> {
         text.push_str(&said);
         text.push('\n');
         let (mut held, mut failed) = (None, None);
-        if number.is_some() {
-            match self.wait(&after.to_string()) {
+        if let Some(number) = number {
+            match self.wait(number, &after.to_string()) {
                 Ok(waited) => held = waited,
                 Err(why) => failed = Some(why),
             }
@@ -200,11 +203,16 @@ impl VerbOutcome<'_> {
     ///
     /// # Errors
     /// Where they are not, or why that is not known.
-    fn wait(&self, digest: &str) -> Result<Option<String>, String> {
+    fn wait(&self, number: u64, digest: &str) -> Result<Option<String>, String> {
         let flags = self.flags;
         let is_asked_for = flags.wait || !flags.no_wait && io::stdout().is_terminal();
         if !is_asked_for {
             return Ok(None);
+        }
+        // Whoever ends the wait should know what is done.
+        if io::stderr().is_terminal() {
+            let text = format!("graygate: change {number} is made; waiting for the gateways\n");
+            let _ = io::stderr().write_all(text.as_bytes());
         }
         match &self.config.store {
             Store::Redis(settings) => {

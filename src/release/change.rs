@@ -190,9 +190,12 @@ fn freeze(work: &Work<'_>) -> WantedChange {
     let mut state = work.found.state.clone();
     let frozen = json!({ "by": by, "at": at, "reason": reason });
     state.insert(FROZEN.to_owned(), frozen);
+    let owner = work.terms.gray_of.iter();
+    let of_owner = |it| format!("gray is the list of {it}, and is frozen by --service {it} alone");
     WantedChange {
         state: Some(state),
         more: vec!["+ frozen".to_owned()],
+        notes: owner.map(of_owner).collect(),
         ..WantedChange::default()
     }
 }
