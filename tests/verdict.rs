@@ -229,6 +229,17 @@ fn a_healthy_release_is_good_enough_and_one_that_fails_is_worse_within_seconds()
     let evidence = gateway.metric("graygate_verdict_ln_evidence{about=\"failures\"}");
     assert!(evidence > 6.9, "{evidence}");
     assert_eq!(gateway.metric("graygate_verdict_gateways"), 1.0);
+    // By the numbers of the page.
+    let page = &verdict(&gateway)["failing"];
+    for (metric, number) in [
+        ("counted{about=\"failures\",pool=\"pre\"}", "pre_units"),
+        ("counted{about=\"failures\",pool=\"prod\"}", "prod_units"),
+        ("counted_bad{about=\"failures\",pool=\"pre\"}", "pre_bad"),
+        ("counted_bad{about=\"failures\",pool=\"prod\"}", "prod_bad"),
+    ] {
+        let seen = gateway.metric(&format!("graygate_verdict_{metric}"));
+        assert_eq!(Some(seen), page[number].as_f64(), "{metric}: {page}");
+    }
 
     // Another version begins anew.
     let other = Version::new();
@@ -237,7 +248,11 @@ fn a_healthy_release_is_good_enough_and_one_that_fails_is_worse_within_seconds()
         let seen = verdict(&gateway);
         seen["state"] == "nothing" && seen["failing"]["pre_units"] == 0
     });
-    assert_ne!(verdict(&gateway)["release"], release);
+    let page = verdict(&gateway);
+    assert_ne!(page["release"], release);
+    assert_eq!(page["failing"]["evidence_needed"], 1000.0);
+    let needed = page["failing"]["units_needed"].as_f64();
+    assert_eq!(Some(gateway.metric("graygate_verdict_needed")), needed);
     load_until("good enough", &gateway, &mut load, is("good-enough"));
     // And none ends it.
     gateway.write_lists(&[GRAY], &[], &[&prod.origin]);

@@ -4,7 +4,7 @@ use super::page::MetricsPage;
 use super::service::ServiceLabel;
 use crate::admin::pages::verdict::VerdictSeen;
 use crate::release::case::Case;
-use crate::release::evidence::Concern;
+use crate::release::evidence::{Concern, Counted};
 use crate::release::judge::Standing;
 use crate::release::rollout::{Course, Rollout};
 use crate::upstream::serving::Serving;
@@ -41,6 +41,7 @@ pub(super) fn render(page: &mut MetricsPage, serving: &Serving, standing: &[Stan
             page.value("verdict_ln_evidence", &labels, judged.ln_worse);
         }
     });
+    counted(page, &all);
     page.family(
         "verdict_gateways",
         "gauge",
@@ -50,6 +51,47 @@ pub(super) fn render(page: &mut MetricsPage, serving: &Serving, standing: &[Stan
         if let Some(case) = &standing.case {
             let labels = service.labels(&[]);
             page.value("verdict_gateways", &labels, case.gateways());
+        }
+    }
+}
+
+/// What the evidence is of, and what it takes yet, of all gateways. The counters of units are of this one
+/// alone, and no release has them begin anew.
+fn counted(page: &mut MetricsPage, all: &[(ServiceLabel<'_>, &Standing)]) {
+    let families: [(&str, &str, fn(Counted) -> u64); 2] = [
+        (
+            "verdict_counted",
+            "While a release is under way: requests that its evidence is of, on all gateways, by pool.",
+            |it| it.units,
+        ),
+        (
+            "verdict_counted_bad",
+            "Those of them that failed, or were slow, by pool.",
+            |it| it.bad,
+        ),
+    ];
+    for (name, help, of) in families {
+        page.family(name, "gauge", help);
+        each_case(all, |service, about, concern, case| {
+            let Some(judged) = case.judged(concern) else {
+                return;
+            };
+            for (pool, counted) in [("pre", judged.pre), ("prod", judged.prod)] {
+                let labels = service.labels(&[("about", &about), ("pool", &pool)]);
+                page.value(name, &labels, of(counted));
+            }
+        });
+    }
+    page.family(
+        "verdict_needed",
+        "gauge",
+        "While a release is under way, and where it can be told: about so many more requests to pre make it good enough.",
+    );
+    for (service, standing) in all {
+        let case = standing.case.as_ref();
+        let judged = case.and_then(|it| it.judged(Concern::Failing));
+        if let Some(needed) = judged.and_then(|it| it.needed) {
+            page.value("verdict_needed", &service.labels(&[]), needed);
         }
     }
 }

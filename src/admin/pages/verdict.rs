@@ -279,7 +279,7 @@ impl FindingSeen {
             odds_ratio: judged.odds_ratio,
             evidence: amount(judged.ln_worse),
             ln_evidence: judged.ln_worse,
-            evidence_needed: amount(judged.ln_bound),
+            evidence_needed: (amount(judged.ln_bound) * 1e6).round() / 1e6,
             ln_tolerable: judged.ln_tolerable,
             bad_clients: judged.bad_clients,
             known_in_seconds: judged.known_in,
