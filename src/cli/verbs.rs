@@ -150,7 +150,7 @@ impl VerbOutcome<'_> {
             notes,
         } = done;
         let mut notes = [change.notes.clone(), checked, notes].concat();
-        if self.flags.dry_run && !change.asks.is_empty() {
+        if self.flags.dry_run && !self.flags.yes && !change.asks.is_empty() {
             notes.push(format!("to be confirmed: {}", change.asks.join("; ")));
         }
         let mut text = lines(&change);
