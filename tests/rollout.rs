@@ -103,6 +103,10 @@ fn a_trip_ends_it_and_nobody_is_gray() {
 fn what_people_do_stops_it_and_it_goes_on_by_their_word_alone() {
     let ground = Ground::new();
     let _gateway = ground.gateway("a");
+    ground.done(&["freeze", "--by", "bob"]);
+    let shown = ground.done(&["rollout", "status", "--json"]);
+    assert!(shown.contains("the lists are frozen by bob"), "{shown}");
+    ground.done(&["thaw"]);
     ground.start("5,50", "1h", &["--without-verdict"]);
     ground.done(&["rollout", "pause", "--by", "bob", "--reason", "lunch"]);
     let shown = ground.done(&["rollout", "status"]);

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::cli::arguments::VerbFlags;
 use crate::cli::lists::named;
@@ -69,15 +69,15 @@ pub(crate) fn status(config: &Path, service: Option<&str>) -> Result<Report, Str
         TendedState::Kept
     })?;
     let rollout = state.as_ref().and_then(rollout_in);
+    let frozen = state.as_ref().and_then(change::frozen);
     let Some(rollout) = rollout else {
-        let json = json!({ "service": service.as_str(), "rollout": null });
+        let json = json!({ "service": service.as_str(), "rollout": null, "frozen": frozen });
         return Ok(Report::new("there is no rollout\n".to_owned(), json));
     };
     let mut json = json!({ "service": service.as_str(), "rollout": rollout.to_json() });
-    let frozen = state.as_ref().and_then(change::frozen);
     let left = rollout.left().map(|it| it.as_secs_f64());
     (json["left_seconds"], json["leader"]) = (json!(left), json!(rollout.leader()));
-    json["frozen"] = frozen.map_or(Value::Null, Value::String);
+    json["frozen"] = json!(frozen);
     Ok(Report::new(in_lines(&rollout), json))
 }
 
