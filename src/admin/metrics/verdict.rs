@@ -55,10 +55,13 @@ pub(super) fn render(page: &mut MetricsPage, serving: &Serving, standing: &[Stan
     }
 }
 
+/// One of the numbers that were counted.
+type NumberOf = fn(Counted) -> u64;
+
 /// What the evidence is of, and what it takes yet, of all gateways. The counters of units are of this one
 /// alone, and no release has them begin anew.
 fn counted(page: &mut MetricsPage, all: &[(ServiceLabel<'_>, &Standing)]) {
-    let families: [(&str, &str, fn(Counted) -> u64); 2] = [
+    let families: [(&str, &str, NumberOf); 2] = [
         (
             "verdict_counted",
             "While a release is under way: requests that its evidence is of, on all gateways, by pool.",
