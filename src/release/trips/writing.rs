@@ -43,8 +43,8 @@ enum Written {
     Yes,
     /// It has another gateway's, of the same version.
     Before,
-    /// It is over.
-    Over,
+    /// It is over, as this state says, where it is that.
+    Over(Option<Box<ReleaseState>>),
     /// The store has no lists: it is filled first.
     Empty,
     /// Somebody has changed something meanwhile.
@@ -58,8 +58,9 @@ struct Attempt {
     since: Instant,
     at: Instant,
     was_written: bool,
-    /// The store says so.
     is_over: bool,
+    /// The state of the store that says so, if one does.
+    over_by: Option<Box<ReleaseState>>,
     /// What was said of it.
     told: Option<String>,
 }
@@ -100,7 +101,7 @@ impl Trips {
                     noticed.insert(attempt.service.clone(), trip.clone());
                 }
                 match attempt.is_over {
-                    true => self.is_over(&attempt.service, &attempt.held.trip),
+                    true => self.is_over(&attempt.service, &attempt.held.trip, attempt.over_by),
                     false => attempts.push(attempt),
                 }
             }
@@ -172,13 +173,17 @@ impl Trips {
     }
 
     /// A trip that could not be written is over: somebody has reset the release since.
-    fn is_over(&self, service: &ServiceName, trip: &Trip) {
+    fn is_over(&self, service: &ServiceName, trip: &Trip, by: Option<Box<ReleaseState>>) {
         let mut known = self.known();
         let Some(release) = known.services.get_mut(service) else {
             return;
         };
         let is_it = |it: &HeldTrip| !it.is_stored && it.trip == *trip;
         if release.held.take_if(|it| is_it(it)).is_some() {
+            // At once, or the evidence of before would take it back again until the next reading.
+            if let Some(state) = by {
+                release.see_state(*state);
+            }
             self.settle(service, release);
             known.is_unsaved = true;
             drop(known);
@@ -220,6 +225,7 @@ impl Attempt {
             at: Instant::now(),
             was_written: false,
             is_over: false,
+            over_by: None,
             told: None,
         }
     }
@@ -260,8 +266,8 @@ impl Attempt {
                 self.told = None;
                 return matches!(written, Written::Yes).then_some(true);
             }
-            Ok(Written::Over) => {
-                self.is_over = true;
+            Ok(Written::Over(by)) => {
+                (self.is_over, self.over_by) = (true, by);
                 return None;
             }
             Ok(Written::Again) => return None,
@@ -304,7 +310,7 @@ fn write_to_redis(
     let mut finder = Finder::quiet();
     let keys = settings.services.iter().find(|it| it.service == *service);
     let Some(keys) = keys else {
-        return Ok(Written::Over);
+        return Ok(Written::Over(None));
     };
     let Some(tripped) = &keys.tripped else {
         return Err("its tripped_key is the key of something else".to_owned());
@@ -397,8 +403,9 @@ fn write_there(
     }
     // Whoever may not read it does not know of a reset by others, as it does not otherwise.
     let state = release.and_then(|key| get(link, key).ok().flatten());
-    if state.is_some_and(|it| held.is_over(&ReleaseState::parse(&it))) {
-        return Ok(Written::Over);
+    let state = state.map(|it| ReleaseState::parse(&it));
+    if let Some(state) = state.filter(|it| held.is_over(it)) {
+        return Ok(Written::Over(Some(Box::new(state))));
     }
     let kind = link.ask(redis::cmd("TYPE").arg(pre))?;
     if redis::from_redis_value::<String>(kind)? == "none" {
