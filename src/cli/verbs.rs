@@ -166,7 +166,12 @@ impl VerbOutcome<'_> {
         text.push_str(&said);
         text.push('\n');
         let (mut held, mut failed) = (None, None);
-        if let Some(number) = number {
+        if before == after {
+            // Heartbeats have the digest of the lists alone.
+            if number.is_some() && self.flags.wait {
+                notes.push("the lists are as before, so no gateway is waited for".to_owned());
+            }
+        } else if let Some(number) = number {
             match self.wait(number, &after.to_string()) {
                 Ok(waited) => held = waited,
                 Err(why) => failed = Some(why),
