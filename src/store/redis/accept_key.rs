@@ -2,8 +2,8 @@
 //! written by hand, case and white space around them do not matter.
 //!
 //! It is read while something is held; a server's refusal is logged once then, and everything else goes on.
-//! And it is read with each change of the lists, since whoever makes one by a command says there that it is
-//! meant.
+//! And it is read with changes that would have to wait, since whoever makes one by a command says there that
+//! it is meant.
 
 use redis::{RedisResult, Value};
 

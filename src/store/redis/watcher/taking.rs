@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use redis::RedisResult;
 
 use super::{KnownService, Server, Watcher};
-use crate::lists::ByList;
+use crate::lists::{ByList, ListName};
 use crate::store::reading::content;
 use crate::store::redis::changes::Way;
 use crate::store::redis::extras::ExtraReply;
@@ -31,8 +31,9 @@ struct TakenParts {
     wrong: Vec<KeyOf>,
     /// A list is another one than before.
     has_changes: bool,
-    /// The digests of what commands have written, and of what else was accepted.
-    meant: Vec<String>,
+    /// Among the changes is one that would be held, or has to settle, unless somebody has said that it is
+    /// meant.
+    may_wait: bool,
 }
 
 impl Watcher {
@@ -84,23 +85,20 @@ impl Watcher {
             self.feed.checked(look.cause);
             return Ok(());
         }
-        let mut taken = TakenParts {
-            meant: match look.cause {
-                // There is nothing in force yet, which the first lists could wait for.
-                Cause::Start => Vec::new(),
-                _ => {
-                    let reader = &mut server.reader;
-                    self.accept_key.read_in_advance(reader, &self.settings)
-                }
-            },
-            ..TakenParts::default()
-        };
+        let mut taken = TakenParts::default();
         for (part, print) in parts
             .iter()
             .filter(|(it, _)| to_parse.contains(&it.service))
         {
             let release = releases.remove(&part.service);
             self.take(part, *print, (&look, release), &mut taken)?;
+        }
+        if taken.may_wait {
+            let (reader, settings) = (&mut server.reader, &self.settings);
+            let meant = self.accept_key.read_in_advance(reader, settings);
+            for reading in &mut taken.readings {
+                reading.meant.clone_from(&meant);
+            }
         }
         self.types
             .tell(&mut server.reader, &self.keyring, &taken.read, &taken.wrong)?;
@@ -122,10 +120,14 @@ impl Watcher {
         let content = content(&lists, &self.hasher);
         // A list that can be read only now, or no longer, has not changed.
         let known = &self.known[service];
-        let mut both = content
-            .iter()
-            .filter_map(|(list, now)| now.zip(known.content[list]));
-        taken.has_changes |= both.any(|(now, before)| now != before);
+        for (list, now) in content.iter() {
+            let both = now.zip(known.content[list]);
+            if both.is_some_and(|(now, before)| now != before) {
+                taken.has_changes = true;
+                // An empty list is of no entries, and a hash of none.
+                taken.may_wait |= list == ListName::Prod || *now == Some(0);
+            }
+        }
         taken.read.push(service);
         taken.wrong.extend(wrong_of(service, &lists));
         let elsewhere = look.extras.get(&KeyOf::salt(service));
@@ -146,7 +148,7 @@ impl Watcher {
             salt,
             empty_for: ByList::from_fn(|list| look.empty_for(service, list)),
             accepted: Vec::new(),
-            meant: taken.meant.clone(),
+            meant: Vec::new(),
             is_frozen: self.known[service].is_frozen,
             release,
         });
