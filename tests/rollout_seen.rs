@@ -38,7 +38,10 @@ fn how_it_stands_is_told_by_status_page_and_metrics() {
     let gateway = ground.gateway("a");
     assert_eq!(on_page(&gateway), Value::Null);
     let none = ground.json(&["rollout", "status"]);
-    assert_eq!(none, json!({ "service": "default", "rollout": null }));
+    assert_eq!(
+        none,
+        json!({ "service": "default", "rollout": null, "frozen": null })
+    );
     ground.start("5,100", "1h", &["--by", "ann", "--reason", "1.7"]);
     wait_until("it has said something", DEADLINE, || {
         !ground.rollout()["waits_for"].is_null()
