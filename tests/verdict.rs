@@ -515,6 +515,7 @@ fn what_is_found_worse_is_taken_back_on_all_gateways_where_that_is_enforced_and_
         trip["numbers"]["ln_evidence"].as_f64() > Some(6.9),
         "{trip}"
     );
+    assert_eq!(verdict(&gateways[0])["tripped"]["numbers"], trip["numbers"]);
     // Nobody gets it any more.
     let asked = || pre.origin.requests().len();
     let before = asked();

@@ -102,6 +102,17 @@ impl Member for u64 {
     }
 }
 
+/// Whatever somebody else has put together.
+impl Member for Value {
+    fn render(&self) -> Value {
+        self.clone()
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        (!value.is_null()).then(|| value.clone())
+    }
+}
+
 impl<T: Member> Member for Option<T> {
     fn render(&self) -> Value {
         self.as_ref().map_or(Value::Null, Member::render)

@@ -85,8 +85,8 @@ object! {
         /// The digest of the list `pre`.
         pre: String,
         release: String,
-        /// What was counted, as JSON.
-        numbers: Option<String>,
+        /// What was counted.
+        numbers: Option<Value>,
         reason: Option<String>,
         /// The store has it, so that it holds for all gateways.
         stored: bool,
@@ -276,7 +276,7 @@ impl TripShown {
             why: trip.why,
             pre: trip.pre,
             release: trip.release,
-            numbers: (!trip.numbers.is_null()).then(|| trip.numbers.to_string()),
+            numbers: Some(trip.numbers).filter(|it| !it.is_null()),
             reason: trip.reason,
             stored: is_stored,
         }
@@ -284,9 +284,8 @@ impl TripShown {
 
     /// What was counted, in words, if that is known.
     pub(crate) fn sentence(&self) -> Option<String> {
-        let numbers: Value = serde_json::from_str(self.numbers.as_deref()?).ok()?;
         // Anybody may have written it.
-        let text = numbers["text"].as_str()?.chars();
+        let text = self.numbers.as_ref()?["text"].as_str()?.chars();
         Some(text.filter(|it| !it.is_control()).collect())
     }
 
