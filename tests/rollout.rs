@@ -119,7 +119,7 @@ fn what_people_do_stops_it_and_it_goes_on_by_their_word_alone() {
     // The share is changed by hand.
     ground.done(&["stage", "7%"]);
     let why = ground.wait_course("paused");
-    assert!(why.contains("changed by hand: percent:5"), "{why}");
+    assert!(why.contains("changed: percent:5"), "{why}");
     let why = ground.refused(&["rollout", "resume"]);
     assert!(why.contains("`graygate stage 5%`"), "{why}");
     ground.done(&["stage", "5%"]);

@@ -184,7 +184,7 @@ fn people_are_told_that_it_has_stopped_or_ended() {
     ground.done(&["stage", "7%"]);
     let (event, text) = told(1);
     assert_eq!(event, "rollout-paused");
-    for part in ["`graygate rollout resume`", "changed by hand: percent:5"] {
+    for part in ["`graygate rollout resume`", "changed: percent:5"] {
         assert!(text.contains(part), "{part}: {text}");
     }
     let other = Origin::named("other");

@@ -356,10 +356,7 @@ impl Rollout {
             };
         }
         if !facts.has_share {
-            return pause(format!(
-                "gray was changed by hand: {} is not there",
-                self.share
-            ));
+            return pause(format!("gray was changed: {} is not there", self.share));
         }
         if !is_running {
             return NextTurn::Wait(self.why.clone().unwrap_or_default());

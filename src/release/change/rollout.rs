@@ -219,7 +219,7 @@ fn resume(work: &Work<'_>, rollout: Rollout) -> Result<WantedChange, String> {
         let share = &rollout.share;
         let percent = stage::percent(rollout.steps[rollout.at]);
         return Err(format!(
-            "gray was changed by hand: the share of the rollout, {share}, is not there; `graygate stage \
+            "gray was changed: the share of the rollout, {share}, is not there; `graygate stage \
              {percent}%` puts it there, and `graygate rollout abort` ends the rollout"
         ));
     }
