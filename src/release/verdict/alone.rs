@@ -27,12 +27,16 @@ pub(super) fn is_alone(facts: &Facts) -> bool {
     pre > 0 && (prod as f64) < pre as f64 * PART
 }
 
+/// What is slow is only ever compared.
+fn is_asked(facts: &Facts) -> bool {
+    facts.evidence.concern() == Concern::Failing && is_alone(facts)
+}
+
 /// True where so much fails that it is plain.
 pub(super) fn is_suspect(facts: &Facts) -> bool {
     let pre = facts.evidence.pre();
     let bound = BLUNT_RATE.max(facts.usual.unwrap_or_default() * TIMES);
-    facts.evidence.concern() == Concern::Failing
-        && is_alone(facts)
+    is_asked(facts)
         && pre.units >= BLUNT_UNITS
         && pre.rate() > bound
         && facts.bad_clients.is_none_or(|it| it >= CLIENTS)
@@ -40,8 +44,7 @@ pub(super) fn is_suspect(facts: &Facts) -> bool {
 
 /// True where few enough fail.
 pub(super) fn is_good_enough(rules: &Rules, facts: &Facts) -> bool {
-    let is_asked = facts.evidence.concern() == Concern::Failing && is_alone(facts);
-    is_asked && Odds::of(rules, facts).of_units(facts.evidence.pre()) >= SUSPECT.ln()
+    is_asked(facts) && Odds::of(rules, facts).of_units(facts.evidence.pre()) >= SUSPECT.ln()
 }
 
 /// About so many units more make it good enough, if they fail as those did that there were.
@@ -50,7 +53,7 @@ pub(super) fn needed(rules: &Rules, facts: &Facts) -> Option<u64> {
     let odds = Odds::of(rules, facts);
     let of_one = odds.of_units(pre) / pre.units as f64;
     let missing = (SUSPECT.ln() - odds.of_units(pre)).max(0.0);
-    (is_alone(facts) && of_one > 0.0).then(|| (missing / of_one).ceil() as u64)
+    (is_asked(facts) && of_one > 0.0).then(|| (missing / of_one).ceil() as u64)
 }
 
 /// The logarithms of the likelihood ratios of a unit: of a third of what one would put up with, to that.

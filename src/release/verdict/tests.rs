@@ -514,6 +514,18 @@ fn where_nobody_is_left_on_prod_a_version_is_good_enough_by_its_own_rate() {
         "1 of 400 requests to pre failed, and none to prod has been counted to compare with; good enough after \
          about 359 more that do not differ"
     );
+    // Nobody waits for what is slow by a rate of its own.
+    let mut slow = Evidence::new(Concern::Slow);
+    slow.add(&block((1, 10_000), (0, 0)), 1.0);
+    let slow = Facts {
+        bad_clients: None,
+        per_second: PerSecond {
+            pre: 10.0,
+            prod: 0.0,
+        },
+        ..facts(slow)
+    };
+    assert_eq!(judge(&RULES, &slow).needed, None);
     // With something to compare with, that counts.
     let compared = facts(evidence_of(100, (0, 10), (0, 1)));
     assert_eq!(verdict_of(&compared), Verdict::GoodEnough);
