@@ -9,14 +9,11 @@
 //! `tolerate`, or three times what usually fails in `prod`, where that is more: three times the usual is
 //! what a comparison asks about, too.
 
-use super::rules::{BLUNT_RATE, BLUNT_UNITS, CLIENTS, Facts, Rules, SUSPECT};
+use super::rules::{CLIENTS, Facts, Rules, SUSPECT, fails_in_plain_sight};
 use crate::release::evidence::{Concern, Counted, TOLERABLE_ODDS};
 
 /// `prod` has less than this part of the units of `pre`.
 const PART: f64 = 0.01;
-
-/// What fails in plain sight is so many times what is usual.
-const TIMES: f64 = 4.0;
 
 /// Nobody puts up with more than this.
 const MOST: f64 = 0.9;
@@ -34,11 +31,8 @@ fn is_asked(facts: &Facts) -> bool {
 
 /// True where so much fails that it is plain.
 pub(super) fn is_suspect(facts: &Facts) -> bool {
-    let pre = facts.evidence.pre();
-    let bound = BLUNT_RATE.max(facts.usual.unwrap_or_default() * TIMES);
     is_asked(facts)
-        && pre.units >= BLUNT_UNITS
-        && pre.rate() > bound
+        && fails_in_plain_sight(facts)
         && facts.bad_clients.is_none_or(|it| it >= CLIENTS)
 }
 

@@ -1,6 +1,6 @@
 //! What is found, with its numbers.
 
-use super::rules::{FEW, Facts, Rules, Verdict, verdict};
+use super::rules::{FEW, Facts, Rules, Verdict, fails_in_plain_sight, verdict};
 use super::{alone, foresight};
 use crate::release::evidence::{Concern, Counted};
 
@@ -60,7 +60,7 @@ pub fn judge(rules: &Rules, facts: &Facts) -> Judged {
         pre_clients: facts.pre_clients,
         is_alone: alone::is_alone(facts),
         known_in: foresight::known_in(rules, facts),
-        needed: foresight::needed(rules, facts),
+        needed: foresight::needed(rules, facts).filter(|_| !fails_in_plain_sight(facts)),
     }
 }
 
@@ -68,6 +68,7 @@ pub fn judge(rules: &Rules, facts: &Facts) -> Judged {
 fn found(rules: &Rules, facts: &Facts) -> Verdict {
     match verdict(rules, facts) {
         Verdict::Nothing | Verdict::GoodEnough if alone::is_suspect(facts) => Verdict::Suspect,
+        Verdict::GoodEnough if fails_in_plain_sight(facts) => Verdict::Nothing,
         Verdict::Nothing if alone::is_good_enough(rules, facts) => Verdict::GoodEnough,
         verdict => verdict,
     }

@@ -22,13 +22,16 @@ const OF_FEW: u64 = 10;
 const MARGIN_OF_FEW: f64 = 2.0;
 
 /// A blunt case: so many units…
-pub(super) const BLUNT_UNITS: u64 = 20;
+const BLUNT_UNITS: u64 = 20;
 
 /// … more than this share of them bad…
-pub(super) const BLUNT_RATE: f64 = 0.2;
+const BLUNT_RATE: f64 = 0.2;
 
 /// … and less than this part of that share in `prod`.
 pub(super) const BLUNT_PART: f64 = 0.25;
+
+/// What fails in plain sight is so many times what is usual.
+const PLAIN_TIMES: f64 = 4.0;
 
 /// The rule of three: no event in n trials leaves rates up to about 3/n possible (at 95 %).
 const THREE: f64 = 3.0;
@@ -214,6 +217,13 @@ fn is_blunt(facts: &Facts) -> bool {
     let are_all = pre.bad > OF_FEW * others;
     let is_plain_now = facts.lately.is_some_and(|it| is_plain(it.pre, it.prod));
     pre.units >= BLUNT_UNITS && (is_plain(ever.rate(), prod.rate()) || are_all && is_plain_now)
+}
+
+/// True where so much of `pre` fails that nobody would go on with it, however `prod` does.
+pub(super) fn fails_in_plain_sight(facts: &Facts) -> bool {
+    let pre = facts.evidence.pre();
+    let bound = BLUNT_RATE.max(facts.usual.unwrap_or_default() * PLAIN_TIMES);
+    facts.evidence.concern() == Concern::Failing && pre.units >= BLUNT_UNITS && pre.rate() > bound
 }
 
 fn is_good_enough(rules: &Rules, evidence: &Evidence) -> bool {

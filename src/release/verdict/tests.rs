@@ -449,6 +449,21 @@ fn what_cannot_be_seen_is_said() {
 }
 
 #[test]
+fn a_version_that_fails_in_plain_sight_is_not_good_enough_though_the_old_one_fails_more() {
+    let down = facts(evidence_of(20, (3, 10), (90, 90)));
+    let judged = judge(&RULES, &down);
+    assert_eq!((judged.verdict, judged.needed), (Verdict::Nothing, None));
+    let usual = Some(0.1);
+    assert_eq!(
+        verdict_of(&Facts { usual, ..down }),
+        Verdict::GoodEnough,
+        "so much fails anyway"
+    );
+    let healthy = facts(evidence_of(20, (2, 10), (90, 90)));
+    assert_eq!(verdict_of(&healthy), Verdict::GoodEnough);
+}
+
+#[test]
 fn where_nobody_is_left_on_prod_what_fails_in_plain_sight_is_suspect_and_never_worse() {
     let alone = |bad: u64, units: u64| facts(evidence_of(1, (bad, units), (0, 0)));
     for (facts, expected) in [
