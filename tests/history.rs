@@ -6,11 +6,11 @@
 
 mod support;
 
-use std::process::Output;
+use std::ops::Deref;
 use std::time::Duration;
 
 use serde_json::Value;
-use support::{DEADLINE, FileSite, Gateway, Origin, Redis, Setup, poll, run_to_exit, wait_until};
+use support::{Commands, DEADLINE, FileSite, Gateway, Origin, Redis, Setup, poll, wait_until};
 
 /// Longer than a gateway waits for more before it notes a change.
 const NOTED: Duration = Duration::from_millis(3500);
@@ -51,8 +51,8 @@ impl Fleet {
         }
     }
 
-    fn desk(&self) -> Desk<'_> {
-        Desk(&self.gateways[0])
+    fn desk(&self) -> Desk {
+        Desk::of(&self.gateways[0])
     }
 
     /// How often the last record was asked for.
@@ -98,40 +98,24 @@ impl Fleet {
 }
 
 /// Where verbs are said.
-struct Desk<'a>(&'a Gateway);
+struct Desk(Commands);
 
-impl Desk<'_> {
-    #[track_caller]
-    fn run(&self, words: &[&str]) -> Output {
-        let ini = self.0.path("graygate.ini").display().to_string();
-        run_to_exit(&[words, &["-c", &ini]].concat())
+impl Deref for Desk {
+    type Target = Commands;
+
+    fn deref(&self) -> &Commands {
+        &self.0
     }
+}
 
-    #[track_caller]
-    fn done(&self, words: &[&str]) -> String {
-        let output = self.run(words);
-        assert!(output.status.success(), "{words:?}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    #[track_caller]
-    fn refused(&self, words: &[&str]) -> String {
-        let output = self.run(words);
-        assert_eq!(output.status.code(), Some(1), "{words:?}: {output:?}");
-        String::from_utf8(output.stderr).unwrap()
-    }
-
-    /// The newest first.
-    #[track_caller]
-    fn history_of(&self, more: &[&str]) -> Vec<Value> {
-        let text = self.done(&[&["history", "--last", "1000", "--json"], more].concat());
-        let all: Value = serde_json::from_str(&text).unwrap();
-        all["changes"].as_array().unwrap().clone()
+impl Desk {
+    fn of(gateway: &Gateway) -> Self {
+        Self(Commands::of(&gateway.path("graygate.ini")))
     }
 
     #[track_caller]
     fn history(&self) -> Vec<Value> {
-        self.history_of(&[])
+        self.records(&[])
     }
 
     /// The verbs, the earliest first.
@@ -382,9 +366,9 @@ fn a_shared_gray_list_is_in_the_history_of_its_owner_alone() {
     fleet.wait_for_gray(2);
     fleet.after(|| fleet.redis.push("gray", &[&"10.0.0.1"]));
     assert_eq!(desk.verbs(), ["stage", "by-hand"]);
-    assert!(desk.history_of(&["--service", "shop"]).is_empty());
+    assert!(desk.records(&["--service", "shop"]).is_empty());
     fleet.after(|| fleet.redis.push("shop:prod", &[&"127.0.2.3"]));
-    let all = desk.history_of(&["--service", "shop"]);
+    let all = desk.records(&["--service", "shop"]);
     assert_eq!(all.len(), 1);
     assert_eq!(
         all[0]["difference"],
@@ -396,7 +380,7 @@ fn a_shared_gray_list_is_in_the_history_of_its_owner_alone() {
 #[test]
 fn an_edited_lists_file_is_noted_beside_it() {
     let site = FileSite::with(&["127.0.0.5"], |it| it);
-    let desk = Desk(&site.gateway);
+    let desk = Desk::of(&site.gateway);
     desk.done(&["admit", "10.0.0.1", "--no-wait"]);
     site.gateway
         .wait_for_lists("the first", |it| it["gray"].as_array().unwrap().len() == 2);
@@ -477,7 +461,7 @@ fn of_gateways_that_take_a_version_back_at_once_one_is_in_the_history_however_la
             it["tripped"]["stored"] == true
         });
     }
-    let desk = Desk(&gateways[0]);
+    let desk = Desk::of(&gateways[0]);
     let record = desk.wait_for(1);
     assert_eq!(desk.verbs(), ["trip"]);
     let key: String = redis::from_redis_value(redis.cli(&["GET", "graygate:tripped"])).unwrap();
@@ -545,7 +529,7 @@ fn a_trip_beside_a_lists_file_is_in_its_history() {
     let setup = judging(Setup::new().lists(&["10.1.0.0/16"], &[&pre], &[&prod]));
     let gateway = setup.start();
     let_fail(&gateway);
-    let desk = Desk(&gateway);
+    let desk = Desk::of(&gateway);
     let record = desk.wait_for(1);
     assert_eq!(record["verb"], "trip");
     assert_eq!(record["after"], gateway.lists()["digest"]);

@@ -228,25 +228,6 @@ fn a_held_change_is_accepted_by_a_key_of_another_slot() {
     assert_eq!(gateway.stderr.count("lists-unreadable"), 0);
 }
 
-/// Has the gateway find that every answer of `pre` is a failure.
-#[track_caller]
-fn find_worse(gateway: &Gateway) {
-    let mut number = 0;
-    wait_until("taken back", DEADLINE, || {
-        let mut client = gateway.connect();
-        for _ in 0..20 {
-            number += 1;
-            for net in [1, 2] {
-                let (high, low) = (number / 250, number % 250 + 1);
-                client.ask(format!(
-                    "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 10.{net}.{high}.{low}\r\n\r\n"
-                ));
-            }
-        }
-        gateway.metric("graygate_tripped") == 1.0
-    });
-}
-
 #[test]
 fn a_trip_is_everybodys_where_its_keys_are_in_the_slot_of_the_lists_and_says_so_where_not() {
     let site = Site::start();
@@ -283,7 +264,7 @@ fn a_trip_is_everybodys_where_its_keys_are_in_the_slot_of_the_lists_and_says_so_
             it["pre"]["count"] == 1 || it["generation"] != 0
         });
     }
-    find_worse(&apart);
+    apart.load_both_until("taken back", |it| it.metric("graygate_tripped") == 1.0);
     let line = apart.wait_for_log("trip-unwritten");
     assert!(
         line.contains("give tripped_key, release_key and the lists one hash tag"),
@@ -291,7 +272,7 @@ fn a_trip_is_everybodys_where_its_keys_are_in_the_slot_of_the_lists_and_says_so_
     );
     serves(&apart, "prod");
     assert_eq!(one.metric("graygate_tripped"), 0.0);
-    find_worse(&one);
+    one.load_both_until("taken back", |it| it.metric("graygate_tripped") == 1.0);
     one.wait_for_log("trip-written");
     serves(&other, "prod");
     // Deleted, it begins anew for both.

@@ -19,8 +19,9 @@ use std::time::Duration;
 use serde_json::Value;
 use story::crowd::Crowd;
 use story::fleet::{self, shares};
-use story::ground::{Ground, run_at, uids};
+use story::ground::{Ground, uids};
 use story::model::{Model, Outcome, bucket};
+use support::Commands;
 
 /// A step that needs a verdict may take so long on a busy machine.
 const STEP: Duration = Duration::from_secs(20);
@@ -230,7 +231,7 @@ fn a_bad_release_takes_itself_back_from_a_quarter_of_the_clients() {
         "taken back: everybody gets the old version; {counted}\ntaken back at {at} by {by}: worse; "
     );
     for gateway in &ground.gateways {
-        let output = run_at(gateway, &["verdict"]);
+        let output = Commands::of(&gateway.path("graygate.ini")).run(&["verdict"]);
         let found = String::from_utf8(output.stdout).unwrap();
         assert!(found.starts_with(&said), "{found}");
     }

@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use story::crowd::Crowd;
 use story::ground::{Ground, uids};
-use support::run_to_exit;
 
 const HEADING: &str = "## A release from beginning to end\n";
 
@@ -135,11 +134,9 @@ fn run(ground: &Ground, words: &[String]) -> Vec<String> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let (program, words) = words.split_first().unwrap();
     assert_eq!(*program, "graygate");
-    let ini = ground.gateways[0].path("graygate.ini");
     // What takes ten minutes for a reader.
     let words = words.iter().map(|it| if *it == "10m" { "4s" } else { it });
-    let words: Vec<&str> = words.chain(["-c", ini.to_str().unwrap()]).collect();
-    let output = run_to_exit(&words);
+    let output = ground.run(&words.collect::<Vec<_>>());
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8(said).unwrap();
     said.lines().map(str::to_owned).collect()

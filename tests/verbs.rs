@@ -6,27 +6,36 @@
 
 mod support;
 
-use std::process::{Child, Output};
+use std::ops::Deref;
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::{
-    Cluster, DEADLINE, Gateway, Origin, Redis, RefusingPeer, Setup, Site, run_to_exit, spawn,
-    wait_for, wait_until,
+    Cluster, Commands, DEADLINE, Gateway, Origin, Redis, RefusingPeer, Setup, Site, wait_for,
+    wait_until,
 };
 
 /// Where verbs are said: a Redis, and an ini file that names it.
 struct Desk {
     setup: Setup,
-    ini: String,
+    commands: Commands,
+}
+
+impl Deref for Desk {
+    type Target = Commands;
+
+    fn deref(&self) -> &Commands {
+        &self.commands
+    }
 }
 
 impl Desk {
     fn with(setup: Setup) -> Self {
-        let ini = setup.write_ini().to_str().unwrap().to_owned();
-        Self { setup, ini }
+        let commands = Commands::of(&setup.write_ini());
+        Self { setup, commands }
     }
 
     /// Without a gateway that could be asked.
@@ -43,48 +52,18 @@ impl Desk {
         let socket = format!("socket = {}", gateway.path("admin.sock").display());
         let text = text.replace("socket = admin.sock", &socket);
         let setup = setup.file("desk.ini", &text);
-        let ini = setup.path("desk.ini").to_str().unwrap().to_owned();
-        Self { setup, ini }
-    }
-
-    #[track_caller]
-    fn run(&self, words: &[&str]) -> Output {
-        run_to_exit(&[words, &["-c", &self.ini]].concat())
-    }
-
-    /// Must succeed; what is said on standard output.
-    #[track_caller]
-    fn done(&self, words: &[&str]) -> String {
-        let output = self.run(words);
-        assert!(output.status.success(), "{words:?}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// The same as JSON.
-    #[track_caller]
-    fn json(&self, words: &[&str]) -> Value {
-        let text = self.done(&[words, &["--json"]].concat());
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
-    }
-
-    /// Must be refused; why.
-    #[track_caller]
-    fn refused(&self, words: &[&str]) -> String {
-        let output = self.run(words);
-        assert_eq!(output.status.code(), Some(1), "{words:?}: {output:?}");
-        assert!(output.stdout.is_empty(), "{words:?}: {output:?}");
-        String::from_utf8(output.stderr).unwrap()
+        let commands = Commands::of(&setup.path("desk.ini"));
+        Self { setup, commands }
     }
 
     fn spawn(&self, words: &[&str]) -> Child {
-        spawn(&[words, &["-c", &self.ini]].concat(), &self.setup.path("."))
+        self.spawn_in(&self.setup.path("."), words)
     }
 
     /// The history, the newest first.
     #[track_caller]
     fn history(&self) -> Vec<Value> {
-        let all = self.json(&["history", "--last", "1000"]);
-        all["changes"].as_array().unwrap().clone()
+        self.records(&[])
     }
 }
 
@@ -391,25 +370,6 @@ fn a_promotion_waits_for_servers_and_gateways() {
     other.signal(Signal::SIGCONT);
 }
 
-/// Has this gateway find that every answer of `pre` is a failure.
-#[track_caller]
-fn find_worse(gateway: &Gateway) {
-    let mut number = 0;
-    wait_until("worse", DEADLINE, || {
-        let mut client = gateway.connect();
-        for _ in 0..20 {
-            number += 1;
-            for net in [1, 2] {
-                let (high, low) = (number / 250, number % 250 + 1);
-                client.ask(format!(
-                    "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 10.{net}.{high}.{low}\r\n\r\n"
-                ));
-            }
-        }
-        gateway.stderr.count("verdict-worse") > 0
-    });
-}
-
 #[test]
 fn a_promotion_is_refused_while_any_gateway_doubts_the_new_version() {
     let (pre, prod) = (
@@ -430,11 +390,11 @@ fn a_promotion_is_refused_while_any_gateway_doubts_the_new_version() {
         let doubts = match heartbeat {
             // Without heartbeats only the gateway here can be asked.
             "off" => {
-                find_worse(&one);
+                one.load_both_until("worse", |it| it.stderr.count("verdict-worse") > 0);
                 "the gateway here says worse"
             }
             _ => {
-                find_worse(&other);
+                other.load_both_until("worse", |it| it.stderr.count("verdict-worse") > 0);
                 "gw-b says worse"
             }
         };

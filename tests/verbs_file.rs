@@ -7,13 +7,14 @@
 mod support;
 
 use std::fs;
+use std::ops::Deref;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
-use std::process::{Child, Output};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{DEADLINE, FileSite, Gateway, Setup, run_to_exit, spawn};
+use support::{Commands, DEADLINE, FileSite, Gateway, Setup};
 
 const LISTS: &str = "\
 # Who is gray.
@@ -38,15 +39,23 @@ const LISTS: &str = "\
 /// A lists file without a gateway.
 struct Desk {
     setup: Setup,
-    ini: String,
+    commands: Commands,
+}
+
+impl Deref for Desk {
+    type Target = Commands;
+
+    fn deref(&self) -> &Commands {
+        &self.commands
+    }
 }
 
 impl Desk {
     fn new() -> Self {
         let setup = Setup::new().file("lists", LISTS);
         let setup = setup.set("service shop.hosts", "shop.test");
-        let ini = setup.write_ini().to_str().unwrap().to_owned();
-        Self { setup, ini }
+        let commands = Commands::of(&setup.write_ini());
+        Self { setup, commands }
     }
 
     fn beside(gateway: &Gateway) -> Self {
@@ -56,8 +65,8 @@ impl Desk {
         let text = text.replace("socket = admin.sock", &socket);
         let text = text.replace("file = lists", &file);
         let setup = Setup::new().file("desk.ini", &text);
-        let ini = setup.path("desk.ini").to_str().unwrap().to_owned();
-        Self { setup, ini }
+        let commands = Commands::of(&setup.path("desk.ini"));
+        Self { setup, commands }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -68,34 +77,13 @@ impl Desk {
         fs::read_to_string(self.path("lists")).unwrap()
     }
 
-    #[track_caller]
-    fn run(&self, words: &[&str]) -> Output {
-        run_to_exit(&[words, &["-c", &self.ini]].concat())
-    }
-
-    #[track_caller]
-    fn done(&self, words: &[&str]) -> String {
-        let output = self.run(words);
-        assert!(output.status.success(), "{words:?}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    #[track_caller]
-    fn refused(&self, words: &[&str]) -> String {
-        let output = self.run(words);
-        assert_eq!(output.status.code(), Some(1), "{words:?}: {output:?}");
-        String::from_utf8(output.stderr).unwrap()
-    }
-
     fn spawn(&self, words: &[&str]) -> Child {
-        spawn(&[words, &["-c", &self.ini]].concat(), &self.path("."))
+        self.spawn_in(&self.path("."), words)
     }
 
     #[track_caller]
     fn history(&self) -> Vec<Value> {
-        let text = self.done(&["history", "--json", "--last", "1000"]);
-        let all: Value = serde_json::from_str(&text).unwrap();
-        all["changes"].as_array().unwrap().clone()
+        self.records(&[])
     }
 }
 

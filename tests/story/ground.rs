@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::process::Output;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -11,9 +11,7 @@ use serde_json::Value;
 
 use super::model::{InForceSeen, ListsSeen, bucket};
 use super::watch::{Timeline, Watch};
-use crate::support::{
-    Client, DEADLINE, Gateway, Origin, Redis, Setup, ok, run_to_exit, wait_until,
-};
+use crate::support::{Client, Commands, DEADLINE, Gateway, Origin, Redis, Setup, ok, wait_until};
 
 const GATEWAYS: usize = 3;
 
@@ -38,6 +36,8 @@ struct Server {
 }
 
 pub(crate) struct Ground {
+    /// An operator's, on the machine of the first gateway.
+    commands: Commands,
     watches: Vec<Watch<InForceSeen>>,
     pub(crate) store: Watch<StoreSeen>,
     pub(crate) gateways: Vec<Gateway>,
@@ -66,6 +66,14 @@ fn server(name: &str, is_broken: &Arc<AtomicBool>) -> Server {
     Server {
         name: name.to_owned(),
         origin,
+    }
+}
+
+impl Deref for Ground {
+    type Target = Commands;
+
+    fn deref(&self) -> &Commands {
+        &self.commands
     }
 }
 
@@ -102,7 +110,9 @@ impl Ground {
         };
         let gateways: Vec<Gateway> = (1..=GATEWAYS).map(start).collect();
         let watches = gateways.iter().map(watch_gateway).collect();
+        let commands = Commands::of(&gateways[0].path("graygate.ini"));
         Self {
+            commands,
             watches,
             store: watch_store(&redis),
             gateways,
@@ -160,44 +170,12 @@ impl Ground {
         pipe.exec(&mut self.redis.connect(0)).unwrap();
     }
 
-    /// An operator's command, on the machine of the first gateway.
-    #[track_caller]
-    pub(crate) fn run(&self, words: &[&str]) -> Output {
-        run_at(&self.gateways[0], words)
-    }
-
-    /// One that must succeed; what it says.
-    #[track_caller]
-    pub(crate) fn done(&self, words: &[&str]) -> String {
-        let output = self.run(words);
-        assert!(output.status.success(), "{words:?}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// One that must be refused; why.
-    #[track_caller]
-    pub(crate) fn refused(&self, words: &[&str]) -> String {
-        let output = self.run(words);
-        assert_eq!(output.status.code(), Some(1), "{words:?}: {output:?}");
-        String::from_utf8(output.stderr).unwrap()
-    }
-
-    #[track_caller]
-    pub(crate) fn json(&self, words: &[&str]) -> Value {
-        serde_json::from_str(&self.done(&[words, &["--json"]].concat())).unwrap()
-    }
-
     /// The history, the oldest first.
     #[track_caller]
     pub(crate) fn history(&self) -> Vec<Value> {
-        let all = self.json(&["history", "--last", "1000"]);
-        all["changes"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .rev()
-            .cloned()
-            .collect()
+        let mut all = self.records(&[]);
+        all.reverse();
+        all
     }
 
     /// Waits until Redis has this.
@@ -251,13 +229,6 @@ impl Ground {
         });
         all.collect()
     }
-}
-
-/// A command on the machine of this gateway.
-#[track_caller]
-pub(crate) fn run_at(gateway: &Gateway, words: &[&str]) -> Output {
-    let ini = gateway.path("graygate.ini");
-    run_to_exit(&[words, &["-c", ini.to_str().unwrap()]].concat())
 }
 
 /// RFC 2104, by hand.

@@ -155,6 +155,26 @@ impl Gateway {
         );
     }
 
+    /// Asks for many clients in 10.1.0.0/16, and as many in 10.2.0.0/16, by way of a proxy that it has to
+    /// trust, until it is so.
+    #[track_caller]
+    pub(crate) fn load_both_until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let mut number = 0;
+        wait_until(what, DEADLINE, || {
+            let mut client = self.connect();
+            for _ in 0..20 {
+                number += 1;
+                for net in [1, 2] {
+                    let (high, low) = (number / 250, number % 250 + 1);
+                    client.ask(format!(
+                        "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 10.{net}.{high}.{low}\r\n\r\n"
+                    ));
+                }
+            }
+            holds(self)
+        });
+    }
+
     /// `GET path` at the admin listener: status and body.
     #[track_caller]
     pub(crate) fn admin_get(&self, path: &str) -> (u16, String) {

@@ -1,18 +1,26 @@
 //! A release on a real Redis, and what moves it.
 
-use std::process::Output;
+use std::ops::Deref;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{DEADLINE, Gateway, Origin, Redis, Setup, run_to_exit, wait_for, wait_until};
+use super::{Commands, DEADLINE, Gateway, Origin, Redis, Setup, run_to_exit, wait_for, wait_until};
 
 /// A Redis with the lists of a release, and an ini file by which commands find it.
 pub(crate) struct Ground {
     pub(crate) redis: Redis,
     pub(crate) setup: Setup,
-    ini: String,
+    commands: Commands,
     _origins: [Origin; 2],
+}
+
+impl Deref for Ground {
+    type Target = Commands;
+
+    fn deref(&self) -> &Commands {
+        &self.commands
+    }
 }
 
 impl Ground {
@@ -26,11 +34,11 @@ impl Ground {
         let redis = Redis::start();
         redis.push_peers(&pre, &prod);
         let setup = Setup::new().redis(redis.url());
-        let ini = setup.write_ini().to_str().unwrap().to_owned();
+        let commands = Commands::of(&setup.write_ini());
         Self {
             redis,
             setup,
-            ini,
+            commands,
             _origins: [pre, prod],
         }
     }
@@ -60,34 +68,10 @@ impl Ground {
         gateway
     }
 
-    pub(crate) fn run(&self, words: &[&str]) -> Output {
-        assert!(self.setup.path(".").exists());
-        run_to_exit(&[words, &["-c", &self.ini]].concat())
-    }
-
-    #[track_caller]
-    pub(crate) fn done(&self, words: &[&str]) -> String {
-        let output = self.run(words);
-        assert!(output.status.success(), "{words:?}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    #[track_caller]
-    pub(crate) fn refused(&self, words: &[&str]) -> String {
-        let output = self.run(words);
-        assert_eq!(output.status.code(), Some(1), "{words:?}: {output:?}");
-        String::from_utf8(output.stderr).unwrap()
-    }
-
     #[track_caller]
     pub(crate) fn start(&self, steps: &str, every: &str, more: &[&str]) {
         let words = ["rollout", "start", "--steps", steps, "--every", every];
         self.done(&[&words, more].concat());
-    }
-
-    #[track_caller]
-    pub(crate) fn json(&self, words: &[&str]) -> Value {
-        serde_json::from_str(&self.done(&[words, &["--json"]].concat())).unwrap()
     }
 
     /// The member of the state.

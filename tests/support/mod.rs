@@ -15,6 +15,7 @@
 mod access;
 mod client;
 mod cluster;
+mod commands;
 mod copies;
 mod exposition;
 mod gateway;
@@ -50,6 +51,7 @@ use std::time::{Duration, Instant};
 pub(crate) use access::AccessLine;
 pub(crate) use client::{Client, Response};
 pub(crate) use cluster::{Cluster, OWNER, SLOT};
+pub(crate) use commands::Commands;
 pub(crate) use copies::CopyFolder;
 pub(crate) use exposition::{Samples, read_metrics};
 pub(crate) use gateway::Gateway;
