@@ -76,9 +76,10 @@ fn words(command: &str) -> Vec<String> {
     words
 }
 
-/// Without what differs from release to release.
+/// Without what differs from release to release. Evidence is a number only up to a million.
 fn plain(line: &str) -> String {
-    line.split_whitespace()
+    line.replace("more than 1,000,000", "1,000,000")
+        .split_whitespace()
         .map(plain_word)
         .collect::<Vec<_>>()
         .join(" ")
@@ -96,6 +97,8 @@ fn plain_word(word: &str) -> String {
         it if it.starts_with(|first: char| first.is_ascii_digit()) => "NUMBER".to_owned(),
         // Of times.
         "s" | "min" | "h" => "LONG".to_owned(),
+        // How often lists came depends on what was read at once.
+        it if it.starts_with("generation=") => "generation=NUMBER".to_owned(),
         it => match it
             .strip_prefix("percent:")
             .and_then(|it| it.split_once(':'))
