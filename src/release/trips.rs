@@ -268,7 +268,7 @@ impl Trips {
             return;
         };
         let version = known.held.as_ref().map_or(0, |it| it.version);
-        of.pools().set_tripped(version);
+        of.pools().set_tripped(known.expected.unwrap_or(version));
         let lists = of.lists();
         // Whoever has emptied it has no other version there; it may be on its way, or have been lost.
         if !lists.are_read() || lists.pre.is_empty() {
@@ -360,13 +360,14 @@ impl ReleaseWatch for Trips {
         let StoredText::Text(text) = &read.tripped else {
             return;
         };
-        let known = self.known();
-        let unknown = KnownRelease::default();
-        let release = known.services.get(service).unwrap_or(&unknown);
+        let mut known = self.known();
+        let release = known.services.entry(service.clone()).or_default();
         let version = release.read(text, service, pre).version();
         if version == pre.number()
             && let Some(of) = self.in_force.serving().of(service)
         {
+            // Until the lists are in force, whoever looks at all services would take it back.
+            release.expected = Some(version);
             of.pools().set_tripped(version);
         }
     }
@@ -375,7 +376,7 @@ impl ReleaseWatch for Trips {
         let mut all = self.known();
         let before = all.services.get(service).map(|it| it.held.clone());
         let known = all.services.entry(service.clone()).or_default();
-        known.is_heard = true;
+        (known.is_heard, known.expected) = (true, None);
         match &read.state {
             StoredText::Text(text) => known.see_state(ReleaseState::parse(text)),
             // Its evidence is what was lost, too.

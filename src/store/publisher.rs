@@ -482,17 +482,23 @@ impl Publisher {
         if all.is_empty() && services.is_none() {
             return;
         }
-        // First: whoever sees the new lists sees when they came into force.
+        // Whoever sees the new lists, and then the status, sees when they came into force, and what is held
+        // beside them.
         let changed = Some(SystemTime::now());
         let mut status = self.locked();
         for service in &others {
             status.of_mut(service).changed = changed;
         }
-        drop(status);
+        for (service, _) in &all {
+            if let Some(intake) = entrance.get(service) {
+                status.of_mut(service).held = intake.door.held();
+            }
+        }
         match services {
             Some(services) => self.lists.set_services_with(services, all),
             None => self.lists.store_all(all),
         }
+        drop(status);
         for service in &others {
             if let Some(intake) = entrance.get_mut(service) {
                 let lists = self.lists_of(service);

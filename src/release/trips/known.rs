@@ -11,6 +11,8 @@ use crate::release::state::{ReleaseState, Trip};
 pub(super) struct KnownRelease {
     pub(super) held: Option<HeldTrip>,
     pub(super) state: ReleaseState,
+    /// The version that is to be tripped from the swap that brings it.
+    pub(super) expected: Option<u64>,
     /// What has ended a trip without a new epoch has begun one.
     pub(super) begun_anew: Option<BegunAnew>,
     /// This process has heard of it from the store: until then, lists may be those of an old copy.

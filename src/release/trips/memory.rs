@@ -63,6 +63,7 @@ pub(super) fn parse(text: &str, store: &str) -> BTreeMap<ServiceName, KnownRelea
                 is_stored: it["stored"].as_bool().unwrap_or(true),
                 resets: resets.clone(),
             }),
+            expected: None,
             begun_anew: None,
             is_heard: false,
             resets,

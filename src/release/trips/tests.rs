@@ -282,6 +282,8 @@ fn a_trip_that_comes_with_its_version_counts_from_the_same_moment() {
         };
         bench.trips.expect(&ServiceName::default(), &read, pre);
         assert_eq!(bench.stands(), NONE);
+        // As its thread does at any moment.
+        bench.trips.tick();
         bench.in_force.store(new.clone());
         assert!(bench.in_force.serving().default_service().is_tripped());
         bench.reads(&text);
