@@ -153,7 +153,9 @@ fn a_password_in_a_file_is_known_to_every_command_and_a_new_one_takes_no_restart
     assert!(line.contains(&file), "{line}");
     write_secret(&gateway.path("password"), "second-sesame\n");
     gateway.wait_for_log("lists-readable");
-    gateway.wait_for_log("heartbeat-written");
+    let beats = |it: &serde_json::Value| it["heartbeat"]["written"].as_u64();
+    let before = beats(&gateway.lists());
+    gateway.wait_for_lists("a heartbeat", |it| beats(it) > before);
     owner.run("RPUSH prod 127.0.0.1:2");
     gateway.wait_for_lists("the new entry", |it| {
         it["prod"].as_array().unwrap().len() == 2
