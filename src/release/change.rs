@@ -14,6 +14,8 @@ mod rollout;
 mod stage;
 mod unattributed;
 
+use std::time::SystemTime;
+
 use serde_json::{Map, Value, json};
 
 use crate::lists::{ByList, Digest, ListName, Lists};
@@ -254,7 +256,6 @@ fn judged(work: Work<'_>, wanted: WantedChange) -> ListsChange {
         lists: old,
         drawn: Drawn { now, .. },
     } = work;
-    let now = *now;
     let after = ByList::from_fn(|list| wanted.edits[list].apply(&found.lists[list].entries));
     let salt = match &wanted.salt {
         None => found.salt.as_deref(),
@@ -265,22 +266,59 @@ fn judged(work: Work<'_>, wanted: WantedChange) -> ListsChange {
         true => old.clone(),
         false => Lists::new(2, parsed(after.as_ref(), salt, terms)),
     };
-    let (mut asks, mut accept) = (wanted.asks, Vec::new());
+    let (objections, accept) = held(terms, (&old, &new), *now);
+    let (mut difference, undo) = compared(found, &wanted, &after);
+    let state = with_sets(wanted.state, found, &wanted.edits, &after);
+    difference.extend(wanted.more);
+    ListsChange {
+        edits: wanted.edits,
+        are_sets: ByList::from_fn(|list| found.lists[list].is_set),
+        salt: wanted.salt,
+        state,
+        untrips: wanted.untrips,
+        difference,
+        notes: wanted.notes,
+        asks: wanted.asks.into_iter().chain(objections).collect(),
+        accept,
+        before: old.digest,
+        after: new.digest,
+        undo,
+        verb: wanted.verb,
+        reason: wanted.reason,
+        by: wanted.by,
+    }
+}
+
+/// What the guard of the gateways would hold of it, in words; and the digests that let it in at once.
+fn held(
+    terms: &ServiceTerms,
+    (old, new): (&Lists, &Lists),
+    now: SystemTime,
+) -> (Vec<String>, Vec<Digest>) {
+    let (mut objections, mut accept) = (Vec::new(), Vec::new());
     let of_prod = Guarded::objection(&*old.prod, &*new.prod, terms.guard_share, now);
     if let Some(reason) = of_prod {
         accept.push(Guarded::digest(&*new.prod).of_service(&terms.service));
-        asks.push(in_words(ListName::Prod, reason).to_owned());
+        objections.push(in_words(ListName::Prod, reason).to_owned());
     }
     let of_gray = Guarded::objection(&*old.gray, &*new.gray, terms.guard_share, now);
     if let Some(reason) = of_gray.filter(|_| terms.gray_of.is_none()) {
         accept.push(Guarded::digest(&*new.gray).of_service(&terms.service));
-        asks.push(in_words(ListName::Gray, reason).to_owned());
+        objections.push(in_words(ListName::Gray, reason).to_owned());
     }
     if old.digest != new.digest {
         // As a whole, these lists are meant: nothing has to settle.
         accept.push(new.digest.of_service(&terms.service));
     }
-    let mut difference = wanted.more;
+    (objections, accept)
+}
+
+/// What goes from the lists and what comes to them, in lines; and what undoes that.
+fn compared(
+    found: &FoundLists,
+    wanted: &WantedChange,
+    after: &ByList<Entries>,
+) -> (Vec<String>, Before) {
     let mut undo = Before {
         salt: (wanted.salt.is_some()).then(|| {
             let salt = found.salt.as_deref();
@@ -301,26 +339,7 @@ fn judged(work: Work<'_>, wanted: WantedChange) -> ListsChange {
         tell(&mut lines, list, '+', &come);
         undo.lists[list] = ChangedList::of(before, &gone, &come);
     }
-    lines.append(&mut difference);
-    let are_sets = ByList::from_fn(|list| found.lists[list].is_set);
-    let state = with_sets(wanted.state, found, &wanted.edits, &after);
-    ListsChange {
-        edits: wanted.edits,
-        are_sets,
-        salt: wanted.salt,
-        state,
-        untrips: wanted.untrips,
-        difference: lines,
-        notes: wanted.notes,
-        asks,
-        accept,
-        before: old.digest,
-        after: new.digest,
-        undo,
-        verb: wanted.verb,
-        reason: wanted.reason,
-        by: wanted.by,
-    }
+    (lines, undo)
 }
 
 /// A key that has no entries has no type either: what it was is noted in the state.

@@ -79,6 +79,51 @@ struct Entry {
     untold: Vec<UntoldNotice>,
 }
 
+impl Entry {
+    /// Nobody judges it any more. True when others should hear of that.
+    fn close(&mut self) -> bool {
+        (self.case, self.counted) = (None, None);
+        self.untold.clear();
+        self.rung.take().is_some()
+    }
+
+    /// Adds a block to the case of this release, which begins with it if it is another one.
+    fn take_block(
+        &mut self,
+        service: &ServiceInForce,
+        units: &Units,
+        release: String,
+        (now, wall): (Instant, SystemTime),
+    ) {
+        let lists = service.lists();
+        let settings = &service.pools().settings().verdict;
+        let is_list = !lists.gray.is_of_everybody();
+        let counts = units.take(&mut self.seen);
+        match &mut self.case {
+            Some(case) if case.release() == release => {
+                case.take(second(units, &counts), settings, is_list, &mut self.habits);
+                if case.is_used_up(&self.habits) {
+                    units.begin(lists.version);
+                    case.renew();
+                    tell_of_renewal(service, case);
+                }
+            }
+            other => {
+                if let Some(before) = other.as_ref()
+                    && version_of(before.release()) == version_of(&release)
+                {
+                    // The same version in another step: all clients count again.
+                    units.begin(lists.version);
+                }
+                let case = Case::new(release, wall, settings, is_list, &mut self.habits);
+                tell_of_beginning(service, &case);
+                self.begun = Some(now);
+                *other = Some(case);
+            }
+        }
+    }
+}
+
 /// What people are told by one gateway, once it is known by which.
 #[derive(Clone, Debug)]
 struct UntoldNotice {
@@ -259,38 +304,15 @@ impl Judge {
         now: Instant,
         wall: SystemTime,
     ) -> bool {
-        let (pools, lists) = (service.pools(), service.lists());
+        let pools = service.pools();
         let settings = &pools.settings().verdict;
         let Some(units) = pools.units().filter(|_| settings.is_on()) else {
-            (entry.case, entry.counted) = (None, None);
-            entry.untold.clear();
-            return entry.rung.take().is_some();
+            return entry.close();
         };
-        let is_list = !lists.gray.is_of_everybody();
-        let release = self.trips.release(service.name(), lists);
-        let counts = units.take(&mut entry.seen);
-        let case = match &mut entry.case {
-            Some(case) if case.release() == release => {
-                case.take(second(units, &counts), settings, is_list, &mut entry.habits);
-                if case.is_used_up(&entry.habits) {
-                    units.begin(lists.version);
-                    case.renew();
-                    tell_of_renewal(service, case);
-                }
-                case
-            }
-            other => {
-                if let Some(before) = other.as_ref()
-                    && version_of(before.release()) == version_of(&release)
-                {
-                    // The same version in another step: all clients count again.
-                    units.begin(lists.version);
-                }
-                let case = Case::new(release, wall, settings, is_list, &mut entry.habits);
-                tell_of_beginning(service, &case);
-                entry.begun = Some(now);
-                other.insert(case)
-            }
+        let release = self.trips.release(service.name(), service.lists());
+        entry.take_block(service, units, release, (now, wall));
+        let Some(case) = &mut entry.case else {
+            return false;
         };
         units.set_slow_bound(slow_bound(units, settings));
         let heard = self.others.of(service.name(), now);
@@ -298,24 +320,20 @@ impl Judge {
         let turns = case.judge(&heard, settings, &entry.habits, since);
         let taken_back = case.takes_back(settings);
         let taken_back = taken_back.filter(|_| has_peer_up(pools, PoolName::Prod));
+        let version = version_of(case.release());
         for turn in turns {
             tell(service, case, &turn);
             let notice = notice(service.name(), case, &turn.judged);
-            entry.untold.extend(notice.map(|notice| {
-                UntoldNotice {
-                    due: entry
-                        .begun
-                        .map_or(now, |it| now.max(it + self.acquainted())),
-                    version: version_of(case.release()).to_owned(),
-                    notice,
-                }
+            let begun = entry.begun.map(|it| it + self.acquainted());
+            entry.untold.extend(notice.map(|notice| UntoldNotice {
+                due: begun.map_or(now, |it| now.max(it)),
+                version: version.to_owned(),
+                notice,
             }));
         }
         // Of a version that is taken back, people are told that.
         let is_told = taken_back.is_some() || service.is_tripped();
-        entry
-            .untold
-            .retain(|it| !is_told && it.version == version_of(case.release()));
+        entry.untold.retain(|it| !is_told && it.version == version);
         self.tell_people(service.name(), &mut entry.untold, now);
         if let Some((ground, judged)) = taken_back
             && !service.is_tripped()

@@ -2,7 +2,7 @@
 
 use super::basis::{Edit, STAGE, WantedChange, Work, parsed, parts};
 use super::stage::without_share;
-use crate::lists::{ByList, ListName};
+use crate::lists::{ByList, ListName, Lists};
 use crate::release::history::{Before, ChangeRecord, ChangedList};
 use crate::store::Entries;
 
@@ -166,49 +166,10 @@ fn finished(
 /// The lists of before a change, whatever has come since.
 fn to_number(work: &Work<'_>, number: u64) -> Result<WantedChange, String> {
     let history = &work.found.history;
-    let Some(at) = history.iter().position(|it| it.number == number) else {
-        let has = match (history.last(), history.first()) {
-            (Some(oldest), Some(newest)) => {
-                format!("it has {} to {}", oldest.number, newest.number)
-            }
-            _ => "it is empty".to_owned(),
-        };
-        return Err(format!("the history has no change {number}; {has}"));
-    };
-    let (record, newer) = (&history[at], &history[..=at]);
-    let mut salt = None;
-    let mut lists = work.found.lists.as_ref().map(|it| it.entries.clone());
-    let mut is_whole = false;
-    // A record that does not know what was there before says nothing of what was changed by it.
-    let (mut are_known, mut gap) = (ByList::all(true), None);
-    for it in newer {
-        let Some(before) = &it.undo else {
-            if !it.is_of_lists() {
-                continue;
-            }
-            (are_known, gap) = (ByList::all(false), Some(it));
-            continue;
-        };
-        if let Some(of_before) = &before.salt {
-            salt = Some(of_before.clone());
-        }
-        for list in ListName::ALL {
-            match &before.lists[list] {
-                ChangedList::All(entries) => {
-                    (lists[list], are_known[list]) = (entries.iter().collect(), true);
-                }
-                ChangedList::Some { gone, come } => {
-                    let edit = Edit::Some {
-                        gone: bytes(come),
-                        new: bytes(gone),
-                    };
-                    lists[list] = edit.apply(&lists[list]);
-                }
-                ChangedList::Same => {}
-            }
-        }
-        is_whole = before.is_whole();
-    }
+    let at = history.iter().position(|it| it.number == number);
+    let at = at.ok_or_else(|| no_such(history, number))?;
+    let record = &history[at];
+    let rewound = Rewound::by(work, &history[..=at]);
     let before = match &record.undo {
         // It was not about lists.
         None if !record.is_of_lists() => &Before {
@@ -217,27 +178,99 @@ fn to_number(work: &Work<'_>, number: u64) -> Result<WantedChange, String> {
         },
         _ => kept(record)?,
     };
-    if let Some(gap) = gap
-        && are_known.iter().any(|(_, it)| !it)
-    {
-        kept(gap)?;
-    }
-    let salt_then = match &salt {
-        Some(salt) => salt.as_deref().map(str::as_bytes),
-        None => work.found.salt.as_deref(),
+    rewound.must_be_known(work, record)?;
+    let edits = ByList::from_fn(|list| as_edit(work, list, &rewound.lists[list]));
+    let notes = said(record);
+    Ok(finished(work, edits, rewound.salt, before, notes))
+}
+
+fn no_such(history: &[ChangeRecord], number: u64) -> String {
+    let has = match (history.last(), history.first()) {
+        (Some(oldest), Some(newest)) => format!("it has {} to {}", oldest.number, newest.number),
+        _ => "it is empty".to_owned(),
     };
-    if !is_whole || gap.is_some() {
-        let lists = parsed(lists.as_ref(), salt_then, work.terms);
-        let digest = crate::lists::Lists::new(1, lists).digest.to_string();
-        if digest != record.before {
-            return Err(format!(
+    format!("the history has no change {number}; {has}")
+}
+
+/// What the lists become when changes are taken back, the newest first.
+struct Rewound<'a> {
+    lists: ByList<Entries>,
+    /// The salt, if it was changed.
+    salt: Option<Option<String>>,
+    /// The last of the changes has all that was there before it.
+    is_whole: bool,
+    /// The last change that does not know what was there before, and of which list that is known still.
+    gap: Option<&'a ChangeRecord>,
+    are_known: ByList<bool>,
+}
+
+impl<'a> Rewound<'a> {
+    fn by(work: &Work<'_>, changes: &'a [ChangeRecord]) -> Self {
+        let mut rewound = Self {
+            lists: work.found.lists.as_ref().map(|it| it.entries.clone()),
+            salt: None,
+            is_whole: false,
+            gap: None,
+            are_known: ByList::all(true),
+        };
+        for change in changes {
+            match &change.undo {
+                Some(before) => rewound.take_back(before),
+                // A record that does not know what was there before says nothing of what was changed by it.
+                None if change.is_of_lists() => {
+                    (rewound.are_known, rewound.gap) = (ByList::all(false), Some(change));
+                }
+                None => {}
+            }
+        }
+        rewound
+    }
+
+    fn take_back(&mut self, before: &Before) {
+        if let Some(salt) = &before.salt {
+            self.salt = Some(salt.clone());
+        }
+        for list in ListName::ALL {
+            match &before.lists[list] {
+                ChangedList::All(entries) => {
+                    (self.lists[list], self.are_known[list]) = (entries.iter().collect(), true);
+                }
+                ChangedList::Some { gone, come } => {
+                    let edit = Edit::Some {
+                        gone: bytes(come),
+                        new: bytes(gone),
+                    };
+                    self.lists[list] = edit.apply(&self.lists[list]);
+                }
+                ChangedList::Same => {}
+            }
+        }
+        self.is_whole = before.is_whole();
+    }
+
+    /// That this is what was there before the last of the changes, or why that is not known.
+    fn must_be_known(&self, work: &Work<'_>, last: &ChangeRecord) -> Result<(), String> {
+        if let Some(gap) = self.gap
+            && self.are_known.iter().any(|(_, it)| !it)
+        {
+            kept(gap)?;
+        }
+        if self.is_whole && self.gap.is_none() {
+            return Ok(());
+        }
+        let salt = match &self.salt {
+            Some(salt) => salt.as_deref().map(str::as_bytes),
+            None => work.found.salt.as_deref(),
+        };
+        let lists = parsed(self.lists.as_ref(), salt, work.terms);
+        match Lists::new(1, lists).digest.to_string() == last.before {
+            true => Ok(()),
+            false => Err(format!(
                 "the history does not have the lists of before {}: they were changed by hand since",
-                record.in_words()
-            ));
+                last.in_words()
+            )),
         }
     }
-    let edits = ByList::from_fn(|list| as_edit(work, list, &lists[list]));
-    Ok(finished(work, edits, salt, before, said(record)))
 }
 
 /// What makes a list have these entries.

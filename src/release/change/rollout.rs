@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::basis::{EPOCH, STAGE, WantedChange, Work, frozen};
-use super::stage::{self, ShareBy};
+use super::stage::{self, ShareBy, Staging};
 use super::{back, promote};
 use crate::release::rollout::{
     Circumstances, Course, LOST, LeaderSays, Lease, NextTurn, Opinion, ROLLOUT, Rollout, SeenTurn,
@@ -127,7 +127,11 @@ fn start(
         ));
     }
     let first = plan.steps[0];
-    let mut wanted = stage::stage(work, first, plan.by.as_ref())?;
+    let mut wanted = match stage::staging(work, first, plan.by.as_ref())? {
+        Staging::Wanted(wanted) => wanted,
+        // The rollout begins with what is there.
+        Staging::Present(_) => WantedChange::default(),
+    };
     if let Some(before) = stage::staged(work).filter(|it| *it > first) {
         let before = stage::percent(before);
         return Err(format!(
@@ -158,8 +162,6 @@ fn start(
     };
     state.insert(ROLLOUT.to_owned(), rollout.to_json());
     wanted.state = Some(state);
-    // That it is there already is no reason for nothing.
-    wanted.notes.retain(|it| !it.ends_with("already"));
     wanted
         .more
         .push(format!("+ rollout {}", step_in_words(&rollout)));
@@ -262,9 +264,33 @@ fn written(work: &Work<'_>, mut wanted: WantedChange, rollout: &Rollout) -> Want
 fn carry_on(work: &Work<'_>, mut rollout: Rollout, word: &LeaderWord) -> WantedChange {
     let leads = rollout.is_led_by(&word.holder, word.fence);
     let is_lost = rollout.course == Course::Running && word.seen.is_ahead_of(&rollout);
-    if !leads && !is_lost {
+    let next = match (leads, is_lost) {
+        (true, _) => due(work, &rollout, word),
+        // Who leads need not know of it, so all that is needed is to have seen more than there is.
+        (false, true) => {
+            rollout.seize();
+            NextTurn::Pause(LOST.to_owned())
+        }
+        (false, false) => return WantedChange::default(),
+    };
+    rollout.turns = rollout.turns.max(word.seen.turns);
+    let Some((verb, outcome)) = turned(work, &mut rollout, next, word) else {
         return WantedChange::default();
-    }
+    };
+    let (verb, wanted) = match outcome {
+        Ok(wanted) => (verb, wanted),
+        Err(why) => {
+            if rollout.course == Course::Running {
+                rollout.turn(Course::Paused, Some(why), &work.drawn.at);
+            }
+            ("rollout", WantedChange::default())
+        }
+    };
+    by_leader(work, wanted, &rollout, (verb, word))
+}
+
+/// What is to become of a rollout, by what its leader and the store know.
+fn due(work: &Work<'_>, rollout: &Rollout, word: &LeaderWord) -> NextTurn {
     let (pre, trip) = (work.release(), work.trip());
     let own = word.trip.as_ref().filter(|(of, _)| *of == pre);
     let trip = trip.or_else(|| own.map(|(_, why)| why.clone()));
@@ -272,27 +298,29 @@ fn carry_on(work: &Work<'_>, mut rollout: Rollout, word: &LeaderWord) -> WantedC
     let epoch = work.found.state.get(EPOCH).and_then(Value::as_str);
     let unknown = Opinion::Open("nothing of this step has been counted yet".to_owned());
     let is_of_it = word.release == format!("{pre}/{}", epoch.unwrap_or_default());
-    let facts = Circumstances {
+    rollout.next(&Circumstances {
         pre: &pre,
         trip: trip.as_deref(),
         frozen: frozen.as_deref(),
-        has_share: has_share(work, &rollout),
+        has_share: has_share(work, rollout),
         seen: word.seen,
         opinion: if is_of_it { &word.opinion } else { &unknown },
         unwritten: word.unwritten,
-    };
+    })
+}
+
+/// What the lists need for that, and as which verb; the rollout has turned, unless that cannot be. `None` if
+/// nothing is to become of it now.
+fn turned(
+    work: &Work<'_>,
+    rollout: &mut Rollout,
+    next: NextTurn,
+    word: &LeaderWord,
+) -> Option<(&'static str, Result<WantedChange, String>)> {
     let at = &work.drawn.at;
-    let next = match leads {
-        true => rollout.next(&facts),
-        // Who leads need not know of it, so all that is needed is to have seen more than there is.
-        false => {
-            rollout.seize();
-            NextTurn::Pause(LOST.to_owned())
-        }
-    };
-    rollout.turns = rollout.turns.max(word.seen.turns);
-    let (verb, outcome) = match next {
-        NextTurn::Over | NextTurn::Wait(_) => return WantedChange::default(),
+    let nothing = Ok(WantedChange::default());
+    Some(match next {
+        NextTurn::Over | NextTurn::Wait(_) => return None,
         NextTurn::Step(to) => {
             let staged = stage::stage(work, rollout.steps[to], None);
             let staged = staged.inspect(|wanted| {
@@ -303,44 +331,42 @@ fn carry_on(work: &Work<'_>, mut rollout: Rollout, word: &LeaderWord) -> WantedC
         }
         NextTurn::Finish if rollout.promotes => {
             if word.against_promotion.is_some() {
-                return WantedChange::default();
+                return None;
             }
             let promoted = promote::promote(work, false, false);
-            (
-                "promote",
-                promoted.inspect(|_| rollout.turn(Course::Done, None, at)),
-            )
+            let promoted = promoted.inspect(|_| rollout.turn(Course::Done, None, at));
+            ("promote", promoted)
         }
         NextTurn::Finish => {
             rollout.turn(Course::Done, None, at);
-            ("rollout", Ok(WantedChange::default()))
+            ("rollout", nothing)
         }
         NextTurn::Pause(why) => {
             rollout.turn(Course::Paused, Some(why), at);
-            ("rollout", Ok(WantedChange::default()))
+            ("rollout", nothing)
         }
         NextTurn::Abort { why, rolls_back } => {
             rollout.turn(Course::Aborted, Some(why), at);
             match rolls_back {
                 true => ("rollback", back::emptied(work)),
-                false => ("rollout", Ok(WantedChange::default())),
+                false => ("rollout", nothing),
             }
         }
-    };
-    let (verb, wanted) = match outcome {
-        Ok(wanted) => (verb, wanted),
-        Err(why) => {
-            if rollout.course == Course::Running {
-                rollout.turn(Course::Paused, Some(why), at);
-            }
-            ("rollout", WantedChange::default())
-        }
-    };
+    })
+}
+
+/// What its leader makes of it: as this verb, in the name of whoever has started it, unless it is stopped.
+fn by_leader(
+    work: &Work<'_>,
+    wanted: WantedChange,
+    rollout: &Rollout,
+    (verb, word): (&'static str, &LeaderWord),
+) -> WantedChange {
     let reason = match rollout.course {
-        Course::Running => step_in_words(&rollout),
-        _ => in_words(&rollout),
+        Course::Running => step_in_words(rollout),
+        _ => in_words(rollout),
     };
-    let mut wanted = written(work, wanted, &rollout);
+    let mut wanted = written(work, wanted, rollout);
     wanted.verb = Some(verb);
     // Nobody has asked for that.
     let is_stopped = matches!(rollout.course, Course::Paused | Course::Aborted);

@@ -146,40 +146,52 @@ fn of_release(all: Vec<StagedShare>, known: Option<&str>) -> Result<Vec<StagedSh
     }
 }
 
+/// What a share of the release takes.
+pub(super) enum Staging {
+    /// Nothing: it has this one.
+    Present(String),
+    Wanted(WantedChange),
+}
+
+/// `stage`: the release has this share.
 pub(super) fn stage(
     work: &Work<'_>,
     share: u16,
     by: Option<&ShareBy>,
 ) -> Result<WantedChange, String> {
+    Ok(match staging(work, share, by)? {
+        Staging::Wanted(wanted) => wanted,
+        Staging::Present(share) => WantedChange {
+            notes: vec![format!("gray has {share} already")],
+            ..WantedChange::default()
+        },
+    })
+}
+
+/// What it takes that the release has this share.
+///
+/// # Errors
+/// Why it cannot have it.
+pub(super) fn staging(
+    work: &Work<'_>,
+    share: u16,
+    by: Option<&ShareBy>,
+) -> Result<Staging, String> {
     work.must_own_gray()?;
     let recorded = work.found.state.get(STAGE);
     let word = |name: &str| recorded.and_then(|it| it[name].as_str());
     let current = of_release(StagedShare::all(work), word("share"))?;
-    let mut wanted = WantedChange::default();
     if share == 0 {
-        return Ok(taken_away(work, current, wanted));
+        return Ok(Staging::Wanted(taken_away(work, current)));
     }
-    if work.lists.pre.is_empty() {
-        return Err("pre has no server: nobody can be served by it".to_owned());
-    }
-    if let Some(trip) = work.trip() {
-        return Err(format!(
-            "{trip}; `graygate verdict reset` lets it have clients again"
-        ));
-    }
+    may_have_clients(work)?;
     let release = work.release();
     let is_first = match word("pre") {
         Some(pre) => pre != release,
         // Somebody has begun by hand: whoever is in the share stays in it.
         None => current.is_empty(),
     };
-    let before = word("share").or_else(|| word("before"));
-    let suffix = match (by, current.first(), before) {
-        (Some(by), ..) => by.suffix(),
-        (None, Some(before), _) => before.suffix().to_owned(),
-        (None, None, Some(before)) => suffix(before).to_owned(),
-        (None, None, None) => String::new(),
-    };
+    let suffix = dealt_by(by, &current, word("share").or_else(|| word("before")));
     let text = format!("percent:{}{suffix}", percent(share));
     let entry = gray_entry(&text).map_err(|why| format!("{text}: {why}"))?;
     let canonical = entry.to_string();
@@ -187,23 +199,15 @@ pub(super) fn stage(
         && one.canonical == canonical
         && word("pre") == Some(&*release)
     {
-        wanted.notes.push(format!("gray has {canonical} already"));
-        return Ok(wanted);
+        return Ok(Staging::Present(canonical));
     }
-    let is_dealt_anew = current.first().is_some_and(|it| it.suffix() != suffix);
-    if is_dealt_anew && !is_first {
+    let mut wanted = WantedChange::default();
+    if !is_first && current.first().is_some_and(|it| it.suffix() != suffix) {
         wanted
             .notes
             .push("by another key, others are in the share than before".to_owned());
     }
-    let gone: Vec<Vec<u8>> = current.into_iter().map(|it| it.written).collect();
-    wanted.edits.gray = match gone.as_slice() {
-        [same] if *same == canonical.as_bytes() => Edit::None,
-        _ => Edit::Some {
-            gone,
-            new: vec![canonical.clone().into_bytes()],
-        },
-    };
+    wanted.edits.gray = replaced(current, &canonical);
     if is_first {
         wanted.salt = Some(Some(work.drawn.salt.clone().into_bytes()));
         wanted
@@ -219,15 +223,48 @@ pub(super) fn stage(
         json!({ "pre": release, "share": canonical }),
     );
     wanted.state = Some(state);
-    Ok(wanted)
+    Ok(Staging::Wanted(wanted))
+}
+
+/// That clients can be given to what is in `pre`, or why not.
+fn may_have_clients(work: &Work<'_>) -> Result<(), String> {
+    if work.lists.pre.is_empty() {
+        return Err("pre has no server: nobody can be served by it".to_owned());
+    }
+    match work.trip() {
+        None => Ok(()),
+        Some(trip) => Err(format!(
+            "{trip}; `graygate verdict reset` lets it have clients again"
+        )),
+    }
+}
+
+/// How a share is dealt, as it stands behind the number: as is said, or else as the one that is there, or
+/// else as the one `before`.
+fn dealt_by(by: Option<&ShareBy>, current: &[StagedShare], before: Option<&str>) -> String {
+    match (by, current.first(), before) {
+        (Some(by), ..) => by.suffix(),
+        (None, Some(current), _) => current.suffix().to_owned(),
+        (None, None, Some(before)) => suffix(before).to_owned(),
+        (None, None, None) => String::new(),
+    }
+}
+
+/// What makes this the share of the release, in place of those that there are.
+fn replaced(current: Vec<StagedShare>, canonical: &str) -> Edit {
+    let gone: Vec<Vec<u8>> = current.into_iter().map(|it| it.written).collect();
+    match gone.as_slice() {
+        [same] if *same == canonical.as_bytes() => Edit::None,
+        _ => Edit::Some {
+            gone,
+            new: vec![canonical.as_bytes().to_vec()],
+        },
+    }
 }
 
 /// The release has no share any more.
-fn taken_away(
-    work: &Work<'_>,
-    current: Vec<StagedShare>,
-    mut wanted: WantedChange,
-) -> WantedChange {
+fn taken_away(work: &Work<'_>, current: Vec<StagedShare>) -> WantedChange {
+    let mut wanted = WantedChange::default();
     if current.is_empty() {
         wanted.notes.push("gray has no share".to_owned());
         return wanted;
