@@ -9,7 +9,8 @@ mod support;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::{
-    DEADLINE, Gateway, Ground, Origin, RefusingPeer, Setup, ok, run_to_exit, wait_for, wait_until,
+    DEADLINE, Gateway, Ground, Origin, RefusingPeer, Relay, Setup, ok, run_to_exit, wait_for,
+    wait_until,
 };
 
 /// What the page says of the rollout of the default service.
@@ -199,6 +200,29 @@ fn people_are_told_that_it_has_stopped_or_ended() {
     assert!(text.contains("its last step has held"), "{text}");
     // One gateway tells each.
     assert_eq!(notices(&receiver).len(), 3);
+}
+
+#[test]
+fn people_are_told_of_a_promotion_whose_reply_was_lost() {
+    let (ground, receiver) = (Ground::new(), Origin::saying(ok("")));
+    let webhook = format!("http://{}/hook", receiver.address());
+    let relay = Relay::to(ground.redis.address());
+    let url = format!("redis://{}/0", relay.address());
+    let _gateway = ground.gateway_with("a", url, |it| it.set("verdict.webhook", webhook));
+    // The record of it, as it stands in the transaction.
+    relay.lose_reply_to("$7\r\npromote\r\n");
+    let words = ["--without-verdict", "--promote", "--by", "ann"];
+    ground.start("50", "1s", &words);
+    wait_until("it is told", DEADLINE, || !notices(&receiver).is_empty());
+    assert!(relay.has_lost_reply());
+    let [(event, text)] = &notices(&receiver)[..] else {
+        panic!("{:?}", notices(&receiver));
+    };
+    assert_eq!(event, "promoted");
+    assert!(text.contains("its servers are prod now"), "{text}");
+    assert!(text.contains("ann"), "{text}");
+    let verbs: Vec<String> = ground.history().into_iter().map(|it| it.0).collect();
+    assert_eq!(verbs, ["rollout", "promote"]);
 }
 
 #[test]

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::{
-    Cluster, Commands, DEADLINE, Gateway, Origin, Redis, RefusingPeer, Setup, Site, wait_for,
-    wait_until,
+    Cluster, Commands, DEADLINE, Gateway, Origin, Redis, RefusingPeer, Relay, Setup, Site,
+    wait_for, wait_until,
 };
 
 /// Where verbs are said: a Redis, and an ini file that names it.
@@ -737,6 +737,30 @@ fn a_connection_that_is_lost_leaves_no_doubt() {
             assert_eq!(count, usize::from(*done), "{outcomes:?} {gray:?}");
         }
     });
+}
+
+#[test]
+fn a_change_whose_reply_was_lost_is_told_as_any_other() {
+    let redis = Redis::start();
+    redis.push("prod", &[&"127.0.2.2"]);
+    redis.push("pre", &[&"127.0.2.1"]);
+    let relay = Relay::to(redis.address());
+    let url = format!("redis://{}/0", relay.address());
+    let desk = Desk::with(Setup::new().redis(url));
+    // The record of it, as it stands in the transaction.
+    relay.lose_reply_to("$7\r\npromote\r\n");
+    let told = desk.json(&["promote", "--yes"]);
+    assert!(relay.has_lost_reply());
+    let notes = told["notes"].to_string();
+    assert!(notes.contains("the connection was lost"), "{notes}");
+    let [record] = &desk.history()[..] else {
+        panic!("{:?}", desk.history());
+    };
+    for name in ["number", "before", "after", "difference"] {
+        assert_eq!(told[name], record[name], "{name}");
+    }
+    assert_ne!(told["before"], told["after"]);
+    assert_eq!(list(&redis, "prod"), ["127.0.2.1"]);
 }
 
 #[test]

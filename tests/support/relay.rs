@@ -13,6 +13,7 @@ pub(crate) struct Relay {
     address: SocketAddr,
     connections: Arc<Mutex<Vec<Arc<Connection>>>>,
     is_cut: Arc<AtomicBool>,
+    lost: Arc<Mutex<Option<&'static str>>>,
 }
 
 /// What a client sends, and what is passed on instead.
@@ -26,6 +27,8 @@ struct Connection {
     /// How long what the server sends is kept back, in milliseconds.
     delay: AtomicU64,
     rewriting: Option<Rewriting>,
+    /// Shared by all: see [`Relay::lose_reply_to`].
+    lost: Arc<Mutex<Option<&'static str>>>,
     streams: [TcpStream; 2],
 }
 
@@ -50,7 +53,9 @@ impl Relay {
         let address = listener.local_addr().unwrap();
         let connections: Arc<Mutex<Vec<Arc<Connection>>>> = Arc::default();
         let is_cut = Arc::new(AtomicBool::new(false));
+        let lost: Arc<Mutex<Option<&str>>> = Arc::default();
         let (all, refuses) = (Arc::clone(&connections), Arc::clone(&is_cut));
+        let lost_here = Arc::clone(&lost);
         std::thread::spawn(move || {
             for client in listener.incoming() {
                 let (Ok(client), Ok(server)) = (client, TcpStream::connect(target)) else {
@@ -64,6 +69,7 @@ impl Relay {
                     silent: AtomicBool::new(false),
                     delay: AtomicU64::new(0),
                     rewriting,
+                    lost: Arc::clone(&lost_here),
                     streams: [client, server],
                 });
                 all.lock()
@@ -79,7 +85,13 @@ impl Relay {
             address,
             connections,
             is_cut,
+            lost,
         }
+    }
+
+    /// What the server replies to the next client that sends `text` never comes: its connection ends.
+    pub(crate) fn lose_reply_to(&self, text: &'static str) {
+        *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
     }
 
     /// Ends all connections, and those that are made from now on; or passes bytes on again.
@@ -90,6 +102,12 @@ impl Relay {
             let all = self.with_text("");
             all.iter().flat_map(|it| &it.streams).for_each(ends);
         }
+    }
+
+    /// That has come to pass.
+    pub(crate) fn has_lost_reply(&self) -> bool {
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.is_none()
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -114,15 +132,24 @@ impl Relay {
     fn with_text(&self, text: &str) -> Vec<Arc<Connection>> {
         let connections = self.connections.lock();
         let connections = connections.unwrap_or_else(PoisonError::into_inner);
-        let has_text = |it: &&Arc<Connection>| {
-            let sent = it.sent.lock().unwrap_or_else(PoisonError::into_inner);
-            text.is_empty() || sent.windows(text.len()).any(|it| it == text.as_bytes())
-        };
-        connections.iter().filter(has_text).cloned().collect()
+        let all = connections.iter().filter(|it| it.has_sent(text));
+        all.cloned().collect()
     }
 }
 
 impl Connection {
+    fn has_sent(&self, text: &str) -> bool {
+        let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        text.is_empty() || sent.windows(text.len()).any(|it| it == text.as_bytes())
+    }
+
+    /// True once, for the first connection whose client has sent what is not to be replied to.
+    fn loses_reply(&self) -> bool {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = lost.take_if(|text| self.has_sent(text));
+        text.is_some()
+    }
+
     fn pump(&self, from: usize) {
         let mut bytes = [0; 4096];
         let (mut source, mut sink) = (&self.streams[from], &self.streams[1 - from]);
@@ -133,6 +160,12 @@ impl Connection {
             if from == 0 {
                 let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
                 sent.extend_from_slice(&bytes[..count]);
+            }
+            if from == 1 && self.loses_reply() {
+                self.streams
+                    .iter()
+                    .for_each(|it| drop(it.shutdown(Shutdown::Both)));
+                break;
             }
             if from == 1 {
                 let delay = self.delay.load(Ordering::Relaxed);

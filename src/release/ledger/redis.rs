@@ -18,9 +18,8 @@ use serde_json::json;
 
 use super::order::{Consent, Done, Hear, Order, Tend, TendedState, heard};
 use crate::config::{RedisSettings, ServiceKeys};
-use crate::lists::ByList;
-use crate::release::change::{self, FoundLists, ListsChange, ServiceTerms};
-use crate::release::history::{Before, ChangeRecord};
+use crate::release::change::{ListsChange, ServiceTerms};
+use crate::release::history::ChangeRecord;
 use crate::store::redis::cluster::Division;
 use crate::store::redis::link::Link;
 use crate::store::redis::place::Finder;
@@ -34,6 +33,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// The pause before another connection is tried.
 const AWAY: Duration = Duration::from_millis(200);
+
+/// What is said of a change whose reply has not come.
+const LOST: &str = "the connection was lost; the change was made all the same";
 
 /// So many records are read at once.
 const PAGE: usize = 50;
@@ -58,8 +60,8 @@ pub(crate) struct RedisLedger<'a> {
     terms: ServiceTerms,
     finder: Finder,
     link: Option<Link>,
-    /// A transaction was sent and not answered.
-    is_unsure: bool,
+    /// A transaction was sent and not answered: with this change.
+    unanswered: Option<Box<ListsChange>>,
     /// A cluster has the accept key elsewhere.
     accepts_elsewhere: bool,
 }
@@ -101,7 +103,7 @@ impl<'a> RedisLedger<'a> {
             terms,
             finder: Finder::quiet(),
             link: None,
-            is_unsure: false,
+            unanswered: None,
             accepts_elsewhere: false,
         })
     }
@@ -135,7 +137,7 @@ impl<'a> RedisLedger<'a> {
                 Err(error) => {
                     self.link = None;
                     let is_lost = error.code().is_none();
-                    let is_worth_it = self.is_unsure || !asked_for.is_zero();
+                    let is_worth_it = self.unanswered.is_some() || !asked_for.is_zero();
                     if is_lost && is_worth_it && Instant::now() < until {
                         std::thread::sleep(AWAY);
                         continue;
@@ -149,7 +151,7 @@ impl<'a> RedisLedger<'a> {
     fn failed(&self, error: &RedisError) -> String {
         let url = &self.settings.url;
         let words = self.finder.describe(error);
-        match (self.is_unsure, error.code()) {
+        match (self.unanswered.is_some(), error.code()) {
             (true, _) => format!(
                 "{url}: {words}; it is not known whether the change was made: see `graygate history`"
             ),
@@ -178,10 +180,13 @@ impl<'a> RedisLedger<'a> {
         let mut link = self.connect()?;
         self.watch(&mut link)?;
         let found = self.read(&mut link, order.verb.needs_back_to())?;
-        if self.is_unsure {
+        if self.unanswered.is_some() {
             let there = self.records(&mut link, PAGE, |all| all.len() >= PAGE)?;
-            if let Some(record) = there.into_iter().find(|it| it.id == order.id) {
-                return Ok(LedgerAttempt::Done(Box::new(self.was_done(record, &found))));
+            if let Some(record) = there.into_iter().find(|it| it.id == order.id)
+                && let Some(change) = self.unanswered.take()
+            {
+                let notes = vec![LOST.to_owned()];
+                return Ok(self.done(&mut link, *change, record.number, notes));
             }
         }
         let (change, answer) = match heard(order, &self.terms, &found, hear) {
@@ -200,34 +205,6 @@ impl<'a> RedisLedger<'a> {
             })));
         }
         self.write(link, order, change, &found)
-    }
-
-    /// That a change is in the history already: nobody knows any more what was there before, but the record.
-    fn was_done(&self, record: ChangeRecord, found: &FoundLists) -> Done {
-        let texts = found.lists.as_ref().map(|it| &it.entries);
-        let lists = change::parsed(texts, found.salt.as_deref(), &self.terms);
-        let digest = crate::lists::Lists::new(1, lists).digest;
-        Done {
-            number: Some(record.number),
-            change: ListsChange {
-                edits: ByList::default(),
-                are_sets: ByList::default(),
-                salt: None,
-                state: None,
-                untrips: false,
-                difference: record.difference,
-                notes: Vec::new(),
-                asks: Vec::new(),
-                accept: Vec::new(),
-                before: digest,
-                after: digest,
-                undo: Before::default(),
-                verb: None,
-                reason: None,
-                by: None,
-            },
-            notes: vec!["the connection was lost; the change was made all the same".to_owned()],
-        }
     }
 
     /// See `Ledger::tend`.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use redis::{Cmd, RedisResult, Value};
+use redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
 use serde_json::json;
 
 use super::reading::explained_stream;
@@ -25,7 +25,28 @@ const MOST_ACCEPTED: usize = 100;
 /// How long an accepted digest stays in its key.
 const ACCEPTED: u64 = 60;
 
+/// What has become of a transaction.
+enum Execution {
+    /// It was executed: what was replied to each command.
+    Done(Vec<Value>),
+    /// It was not, since somebody else was faster, or a part of it is elsewhere: it is to be made anew.
+    Again,
+    /// The connection is gone, and nobody knows.
+    Unanswered(RedisError),
+}
+
+impl Execution {
+    /// An error of a server says that nothing was done; any other says nothing of that.
+    fn failed(error: RedisError) -> RedisResult<Self> {
+        match error.code() {
+            None => Ok(Self::Unanswered(error)),
+            Some(_) => Err(error),
+        }
+    }
+}
+
 impl RedisLedger<'_> {
+    /// Writes a change and its record, or nothing.
     pub(super) fn write(
         &mut self,
         mut link: Link,
@@ -33,14 +54,62 @@ impl RedisLedger<'_> {
         change: ListsChange,
         found: &FoundLists,
     ) -> RedisResult<LedgerAttempt> {
-        let mut notes = Vec::new();
         let mut pipe = redis::pipe();
+        self.add_lists(&mut pipe, &change, found);
+        self.add_state(&mut pipe, &change, found);
+        let mut notes = Vec::new();
+        let number = self.note(&mut pipe, order, &change, found, &mut notes);
+        // Read before it is needed, and last, so that nothing else stands or falls with it.
+        let accept_from = pipe.len();
+        if !self.accepts_elsewhere {
+            for command in self.accept_commands(&mut link, &change)? {
+                pipe.add_command(command);
+            }
+        }
+        let replies = match self.execute(&mut link, &pipe, accept_from)? {
+            Execution::Done(replies) => replies,
+            Execution::Again => {
+                self.link = Some(link);
+                return Ok(LedgerAttempt::Again);
+            }
+            Execution::Unanswered(error) => {
+                self.unanswered = Some(Box::new(change));
+                return Err(error);
+            }
+        };
+        let failed = replies.into_iter().find_map(|it| it.extract_error().err());
+        notes.extend(failed.map(|it| {
+            let why = describe(&it);
+            format!("a part of the change was refused: {why}")
+        }));
+        Ok(self.done(&mut link, change, number, notes))
+    }
+
+    /// A change that was made, by this number, with what there is to say besides.
+    pub(super) fn done(
+        &self,
+        link: &mut Link,
+        change: ListsChange,
+        number: u64,
+        mut notes: Vec<String>,
+    ) -> LedgerAttempt {
+        if self.accepts_elsewhere {
+            self.accept_elsewhere(link, &change, &mut notes);
+        }
+        LedgerAttempt::Done(Box::new(Done {
+            change,
+            number: Some(number),
+            notes,
+        }))
+    }
+
+    /// What makes the edits of the lists, and another salt.
+    fn add_lists(&self, pipe: &mut Pipeline, change: &ListsChange, found: &FoundLists) {
         for list in ListName::ALL {
             let (key, is_set) = (&self.keys.lists[list], change.are_sets[list]);
             let before = &found.lists[list].entries;
             let edit = cheapest(&change.edits[list], before, is_set);
-            let commands = commands(&edit, key, is_set, before.is_empty());
-            for command in commands {
+            for command in commands(&edit, key, is_set, before.is_empty()) {
                 pipe.add_command(command);
             }
         }
@@ -53,6 +122,10 @@ impl RedisLedger<'_> {
             }
             None => {}
         }
+    }
+
+    /// What makes another state of the release, with what is beside it.
+    fn add_state(&self, pipe: &mut Pipeline, change: &ListsChange, found: &FoundLists) {
         match &change.state {
             Some(state) if state.is_empty() => {
                 pipe.cmd("DEL").arg(&self.release.release);
@@ -69,69 +142,42 @@ impl RedisLedger<'_> {
         if change.untrips {
             pipe.cmd("DEL").arg(&self.release.tripped);
         }
-        let number = self.note(&mut pipe, order, &change, found, &mut notes);
-        // Read before it is needed, and last, so that nothing else stands or falls with it.
-        let accepts = match self.accepts_elsewhere {
-            false => self.accept_commands(&mut link, &change)?,
-            true => Vec::new(),
-        };
-        let (of_accept, accept_from) = (accepts.len(), pipe.len());
-        for command in accepts {
-            pipe.add_command(command);
-        }
-        let refusals = match transaction::queue(&mut link, &pipe) {
+    }
+
+    /// Has all of it done, or nothing. What is in `pipe` from `accept_from` on may be elsewhere in a cluster.
+    fn execute(
+        &mut self,
+        link: &mut Link,
+        pipe: &Pipeline,
+        accept_from: usize,
+    ) -> RedisResult<Execution> {
+        let refusals = match transaction::queue(link, pipe) {
             Ok(refusals) => refusals,
-            Err(error) => {
-                self.is_unsure |= error.code().is_none();
-                return Err(error);
-            }
+            Err(error) => return Execution::failed(error),
         };
         if let Some(first) = refusals.into_iter().next() {
-            let is_of_accept = first.at >= accept_from;
-            if is_of_accept && of_accept > 0 && is_of_cluster(&first.error) {
+            if first.at >= accept_from && is_of_cluster(&first.error) {
                 self.accepts_elsewhere = true;
-                self.link = Some(link);
-                return Ok(LedgerAttempt::Again);
+                return Ok(Execution::Again);
             }
             return Err(explained_stream(first.error));
         }
-        let replies = link.receive().inspect_err(|error| {
-            self.is_unsure |= error.code().is_none();
-        })?;
-        match replies {
-            Value::Nil => {
-                self.link = Some(link);
-                return Ok(LedgerAttempt::Again);
-            }
-            Value::Array(replies) => {
-                let failed = replies.into_iter().find_map(|it| it.extract_error().err());
-                if let Some(error) = failed {
-                    notes.push(format!(
-                        "a part of the change was refused: {}",
-                        describe(&error)
-                    ));
-                }
-            }
-            other => {
+        match link.receive() {
+            Ok(Value::Nil) => Ok(Execution::Again),
+            Ok(Value::Array(replies)) => Ok(Execution::Done(replies)),
+            Ok(other) => {
                 let error = other.extract_error().err();
                 let error = error.unwrap_or_else(|| io_error("EXEC did not return replies"));
-                return Err(self.explained(error));
+                Err(self.explained(error))
             }
+            Err(error) => Execution::failed(error),
         }
-        if self.accepts_elsewhere {
-            self.accept_elsewhere(&mut link, &change, &mut notes);
-        }
-        Ok(LedgerAttempt::Done(Box::new(Done {
-            change,
-            number: Some(number),
-            notes,
-        })))
     }
 
     /// The record, and before it that of a change by hand, if there was one.
     fn note(
         &self,
-        pipe: &mut redis::Pipeline,
+        pipe: &mut Pipeline,
         order: &Order,
         change: &ListsChange,
         found: &FoundLists,
