@@ -323,14 +323,26 @@ impl Publisher {
     /// True when a list in force has entries, or one of a copy that may come into force: there is
     /// something to lose.
     pub(crate) fn has_lists(&self, share: &StoreShare) -> bool {
-        let has_entries = |it: &Lists| ListName::ALL.iter().any(|list| it.len(*list) > 0);
         let entrance = self.locked_entrance();
-        let is_usable = entrance.copy.as_ref().is_some_and(|it| !it.is_too_old);
         let mut all = entrance.each().filter(|(it, _)| share.has(it));
-        all.any(|(service, intake)| {
-            let copy = intake.copy.as_ref().filter(|_| is_usable);
-            copy.is_some_and(has_entries) || has_entries(&self.lists_of(service))
-        })
+        all.any(|(service, intake)| self.has_own_lists(&entrance, service, intake))
+    }
+
+    /// The same of one service.
+    pub(crate) fn has_lists_of(&self, service: &ServiceName) -> bool {
+        let entrance = self.locked_entrance();
+        let intake = entrance.get(service);
+        intake.is_some_and(|it| self.has_own_lists(&entrance, service, it))
+    }
+
+    fn has_own_lists(&self, entrance: &Intakes, service: &ServiceName, intake: &Intake) -> bool {
+        // The gray list of another service is there to be lost once.
+        let is_own = |it: &ListName| *it != ListName::Gray || intake.terms.gray_of.is_none();
+        let own: Vec<ListName> = ListName::ALL.into_iter().filter(is_own).collect();
+        let has_entries = |it: &Lists| own.iter().any(|list| it.len(*list) > 0);
+        let is_usable = entrance.copy.as_ref().is_some_and(|it| !it.is_too_old);
+        let copy = intake.copy.as_ref().filter(|_| is_usable);
+        copy.is_some_and(has_entries) || has_entries(&self.lists_of(service))
     }
 
     /// Notes that the store has not told of what a check has found, although it should.

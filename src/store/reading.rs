@@ -109,7 +109,7 @@ pub(super) fn content(reading: &Reading, hasher: &impl BuildHasher) -> ByList<Op
             let hashes = entries.into_iter().map(|it| hasher.hash_one(it));
             Some(hashes.fold(entries.len() as u64, u64::wrapping_add))
         }
-        Err(Fault::Forbidden | Fault::TooLong) => None,
+        Err(Fault::Forbidden | Fault::TooLong | Fault::WithoutData) => None,
         Err(fault) => Some(hasher.hash_one(fault.name())),
     })
 }

@@ -196,6 +196,11 @@ impl Feed {
         self.publisher.has_lists(&self.share)
     }
 
+    /// As [`Publisher::has_lists_of`].
+    pub(crate) fn has_lists_of(&self, service: &ServiceName) -> bool {
+        self.publisher.has_lists_of(service)
+    }
+
     /// As [`Publisher::status`].
     pub(crate) fn status(&self) -> Status {
         self.publisher.status()

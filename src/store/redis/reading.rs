@@ -353,6 +353,11 @@ impl ServicePart<'_> {
         keys.map(move |it| (*it, ExtraReply::of(replies.string())))
     }
 
+    /// Some of its lists were asked for.
+    pub(crate) fn has_lists(&self) -> bool {
+        self.keys.iter().any(|it| it.part.is_list())
+    }
+
     /// True when there is none of the lists that may be read.
     pub(crate) fn is_empty(&self) -> bool {
         let lists = self.keys.iter().filter(|it| it.part.is_list());

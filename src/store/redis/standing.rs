@@ -6,14 +6,17 @@
 //! or that has nothing at all while it has no master: nobody has removed what it lacks. They are still
 //! taken from a replica that had the data and lost its master, but that is reported. Nor are they taken
 //! from a server that has none of the lists since it was restarted (`run_id`), or since its master was
-//! (`master_replid`): then its data are not the same data any more.
+//! (`master_replid`): then its data are not the same data any more (`origin`). Where it has lists of some
+//! services, those of the others are kept (`watcher/doubts`).
 
 use std::time::{Duration, Instant};
 
 use redis::{RedisResult, Value};
 
 use super::errors::is_refusal;
+use super::info::Info;
 use super::link::Link;
+use super::origin::SeenOrigin;
 use crate::store::Fault;
 
 /// The standing of a server.
@@ -155,90 +158,28 @@ fn of_info(info: &Info) -> Option<ServerStanding> {
     Some(ServerStanding::Adrift(master))
 }
 
-/// The reply to INFO.
-#[derive(Debug, Default)]
-pub(crate) struct Info(String);
-
-impl Info {
-    fn of(reply: Value) -> Self {
-        Self(redis::from_redis_value(reply).unwrap_or_default())
-    }
-
-    /// Asks for some sections; leaves out those that the server does not have.
-    ///
-    /// # Errors
-    /// When the server cannot be asked.
-    pub(crate) fn ask(link: &mut Link, sections: &[&str]) -> RedisResult<Self> {
-        // One by one, since older servers take only one per command.
-        let commands = sections.iter().flat_map(|it| {
-            let info = redis::cmd("INFO").arg(*it).get_packed_command();
-            info.into_iter()
-        });
-        link.send(&commands.collect::<Vec<u8>>())?;
-        let mut all = String::new();
-        for _ in sections {
-            match link.receive()?.extract_error() {
-                Ok(reply) => all.push_str(&Self::of(reply).0),
-                Err(error) if is_refusal(&error) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(Self(all))
-    }
-
-    /// The value after this name.
-    pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        let mut lines = self.0.lines();
-        lines.find_map(|it| it.strip_prefix(name)?.strip_prefix(':'))
-    }
-
-    pub(crate) fn number(&self, name: &str) -> Option<u64> {
-        self.get(name)?.parse().ok()
-    }
-
-    /// How long the link to the master has been down, if it was up since the server was started.
-    fn link_down(&self) -> Option<Duration> {
-        // -1 if it never was; older ones count from 1970 then.
-        let down = self.number("master_link_down_since_seconds")?;
-        (down <= self.number("uptime_in_seconds")?).then(|| Duration::from_secs(down))
-    }
-}
-
-/// What is known when the lists were read.
+/// What was found when the lists were read.
 #[derive(Clone, Copy, Debug)]
-struct StandingFacts {
-    is_adrift: bool,
-    /// Its link to its master was up once, so that it had the data.
-    had_data: bool,
+pub(crate) struct StandingFacts {
+    /// The link of a replica to its master is down.
+    pub(crate) is_adrift: bool,
     /// There is none of the lists.
-    is_empty: bool,
-    /// Its data are not those from which lists were taken before ([`Origin::is_lost`]).
-    is_other: bool,
+    pub(crate) is_empty: bool,
+    /// Nor are the data of any service those from which its lists were taken before (`origin`).
+    pub(crate) is_other: bool,
     /// A list that is in force, or in the copy, has entries.
-    has_lists: bool,
+    pub(crate) has_lists: bool,
 }
 
-/// Why the lists that were read are not to be taken; `None` when they are.
-const fn refused(it: StandingFacts) -> Option<Fault> {
-    match it {
-        StandingFacts {
-            is_adrift: true,
-            is_empty: true,
-            ..
-        }
-        | StandingFacts {
-            is_adrift: true,
-            had_data: false,
-            has_lists: true,
-            ..
-        } => Some(Fault::Unsynced),
-        StandingFacts {
-            is_empty: true,
-            is_other: true,
-            has_lists: true,
-            ..
-        } => Some(Fault::WithoutData),
-        _ => None,
+/// Why the lists that were read are not to be taken; `None` when they are. The link of a replica to its
+/// master was up once, if it `had_data`.
+const fn refused(it: StandingFacts, had_data: bool) -> Option<Fault> {
+    if it.is_adrift && (it.is_empty || !had_data && it.has_lists) {
+        return Some(Fault::Unsynced);
+    }
+    match it.is_empty && it.is_other && it.has_lists {
+        true => Some(Fault::WithoutData),
+        false => None,
     }
 }
 
@@ -249,15 +190,13 @@ pub(crate) struct Adrift {
     pub(crate) since: Instant,
 }
 
-/// What was learned of the server that is connected, and of those before.
+/// What was learned of the server that is connected.
 #[derive(Debug, Default)]
 pub(crate) struct Standings {
     /// How this one is asked.
     pub(crate) question: StandingQuery,
-    /// The data from which lists were last taken.
-    taken: Option<Origin>,
-    /// Lists were taken, of whatever server.
-    has_taken: bool,
+    /// Whose data it has.
+    pub(crate) seen: SeenOrigin,
     /// It was found in order, on this connection.
     was_settled: bool,
     /// Since when it is adrift, where it does not say.
@@ -268,101 +207,49 @@ pub(crate) struct Standings {
     pub(crate) is_cluster: bool,
 }
 
-/// Where data come from.
-#[derive(Debug, PartialEq, Eq)]
-struct Origin {
-    /// The process that has them.
-    run: String,
-    /// The history of writes that made them.
-    history: Option<String>,
-}
-
-impl Origin {
-    fn of(info: &Info) -> Option<Self> {
-        Some(Self {
-            run: info.get("run_id")?.to_owned(),
-            history: info.get("master_replid").map(str::to_owned),
-        })
-    }
-
-    /// Whether what a server has is not what it had, so that nobody may have removed what is gone: it
-    /// was restarted, or is a replica that got other data. The history of a master has a new name when a
-    /// first replica attaches, or when it is promoted; that of its replica then, too, which keeps the
-    /// old one as the second.
-    fn is_lost(&self, info: &Info) -> bool {
-        let Some(now) = Self::of(info) else {
-            return false;
-        };
-        let is_replica = matches!(info.get("role"), Some("slave" | "replica"));
-        let goes_on = now.history == self.history
-            || self.history.is_some() && info.get("master_replid2") == self.history.as_deref();
-        now.run != self.run || is_replica && !goes_on
-    }
-}
+/// The sections of INFO that tell whose data a server has, and of its link to its master.
+pub(crate) const SECTIONS: [&str; 2] = ["server", "replication"];
 
 impl Standings {
-    /// Gets to know a server that was just connected.
+    /// Gets to know a server that was just connected, ahead of all that is read there.
     ///
     /// # Errors
     /// When the server cannot be asked.
-    pub(crate) fn meet(&mut self, link: &mut Link) -> RedisResult<ServerStanding> {
+    pub(crate) fn meet(&mut self, link: &mut Link) -> RedisResult<()> {
         *self = Self {
-            taken: self.taken.take(),
-            has_taken: self.has_taken,
+            seen: std::mem::take(&mut self.seen),
             evicted: self.evicted,
             ..Self::default()
         };
-        self.question.ask(link)
+        self.question.ask(link)?;
+        self.see(&Info::ask(link, &SECTIONS)?);
+        // All is read now.
+        self.seen.is_replaced = false;
+        Ok(())
+    }
+
+    fn see(&mut self, info: &Info) {
+        if !self.seen.see(info) {
+            // Another process counts its own.
+            self.evicted = None;
+        }
     }
 
     /// What is to be said of a server of this `standing`, if it is adrift; and why its lists are not
-    /// to be taken, if they are not.
-    ///
-    /// # Errors
-    /// When the server cannot be asked for more.
+    /// to be taken, if they are not. It said more in `info`, if that was asked for.
     pub(crate) fn judge(
         &mut self,
         standing: &ServerStanding,
-        is_empty: bool,
-        has_lists: bool,
-        link: &mut Link,
-    ) -> RedisResult<(Option<Adrift>, Option<Fault>)> {
-        let is_adrift = *standing != ServerStanding::Settled;
-        // As a rule nothing more is asked.
-        let info = match is_adrift || is_empty && has_lists {
-            true => Info::ask(link, &["server", "replication"])?,
-            false => Info::default(),
-        };
+        info: &Info,
+        facts: StandingFacts,
+    ) -> (Option<Adrift>, Option<Fault>) {
         let down = info.link_down();
-        let look = StandingFacts {
-            is_adrift,
-            had_data: self.was_settled || down.is_some(),
-            is_empty,
-            // After the gateway's own start nobody knows whose those in the copy were.
-            is_other: match &self.taken {
-                Some(before) => before.is_lost(&info),
-                None => !self.has_taken,
-            },
-            has_lists,
-        };
         let adrift = self.adrift(standing, down);
-        let fault = refused(look);
+        let fault = refused(facts, self.was_settled || down.is_some());
         if fault.is_none() {
-            self.has_taken = true;
-            self.was_settled |= !is_adrift;
+            self.was_settled |= !facts.is_adrift;
         }
-        Ok((adrift, fault))
-    }
-
-    /// Whether the data are not those from which lists were last taken ([`Origin::is_lost`]).
-    ///
-    /// # Errors
-    /// When the server cannot be asked.
-    pub(crate) fn has_other_data(&self, link: &mut Link) -> RedisResult<bool> {
-        let Some(before) = &self.taken else {
-            return Ok(false);
-        };
-        Ok(before.is_lost(&Info::ask(link, &["server", "replication"])?))
+        (adrift, fault)
     }
 
     /// What is to be said of a server of this `standing`, which says how long its link is `down`.
@@ -378,19 +265,14 @@ impl Standings {
         Some(Adrift { master, since })
     }
 
-    /// Lists were taken: notes whose, to know them again. Returns how many keys were evicted since
-    /// that was last noted.
+    /// Asks whose data the server has, for whatever is read from now on. Returns how many keys were evicted
+    /// since that was last asked.
     ///
     /// # Errors
     /// When the server cannot be asked.
     pub(crate) fn note(&mut self, link: &mut Link) -> RedisResult<u64> {
-        let info = Info::ask(link, &["server", "replication", "stats"])?;
-        let now = Origin::of(&info);
-        // Another process counts its own.
-        if now.as_ref().map(|it| &it.run) != self.taken.as_ref().map(|it| &it.run) {
-            self.evicted = None;
-        }
-        self.taken = now.or_else(|| self.taken.take());
+        let info = Info::ask(link, &[&SECTIONS[..], &["stats"]].concat())?;
+        self.see(&info);
         self.is_cluster = info.get("redis_mode") == Some("cluster");
         let evicted = info.number("evicted_keys");
         let before = std::mem::replace(&mut self.evicted, evicted);
@@ -463,47 +345,6 @@ mod tests {
     }
 
     #[test]
-    fn a_link_was_up_if_it_has_been_down_for_less_than_the_server_is_up() {
-        let down = |text: &str| {
-            let text =
-                format!("uptime_in_seconds:100\r\nmaster_link_down_since_seconds:{text}\r\n");
-            Info(text).link_down().map(|it| it.as_secs())
-        };
-        assert_eq!(down("0"), Some(0));
-        assert_eq!(down("99"), Some(99));
-        assert_eq!(down("-1"), None);
-        assert_eq!(down("1764400000"), None);
-        assert_eq!(Info::default().link_down(), None);
-    }
-
-    #[test]
-    fn a_master_has_other_data_only_in_another_process_and_a_replica_with_another_history_too() {
-        let before = Origin {
-            run: "r1".to_owned(),
-            history: Some("h1".to_owned()),
-        };
-        for (run, role, history, second, is_lost) in [
-            ("r1", "master", "h1", "0", false),
-            ("r1", "master", "h2", "0", false),
-            ("r1", "master", "h2", "h1", false),
-            ("r2", "master", "h1", "0", true),
-            ("r2", "master", "h2", "h1", true),
-            ("r1", "slave", "h1", "0", false),
-            ("r1", "slave", "h2", "0", true),
-            ("r1", "replica", "h2", "0", true),
-            ("r1", "slave", "h2", "h1", false),
-            ("r1", "slave", "h3", "h2", true),
-            ("r2", "slave", "h1", "0", true),
-        ] {
-            let text = format!(
-                "run_id:{run}\r\nrole:{role}\r\nmaster_replid:{history}\r\nmaster_replid2:{second}\r\n"
-            );
-            assert_eq!(before.is_lost(&Info(text.clone())), is_lost, "{text}");
-        }
-        assert!(!before.is_lost(&Info::default()));
-    }
-
-    #[test]
     fn what_is_not_taken() {
         let unsynced = Some(Fault::Unsynced);
         // Adrift, had the data, empty, restarted, there are lists.
@@ -524,12 +365,11 @@ mod tests {
             let [is_adrift, had_data, is_empty, is_other, has_lists] = look.map(|it| it == 1);
             let it = StandingFacts {
                 is_adrift,
-                had_data,
                 is_empty,
                 is_other,
                 has_lists,
             };
-            assert_eq!(refused(it), fault, "{it:?}");
+            assert_eq!(refused(it, had_data), fault, "{it:?} {had_data}");
         }
     }
 }

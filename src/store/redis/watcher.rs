@@ -67,6 +67,7 @@ use super::extras::Extras;
 use super::keyring::{KeyOf, KeyPart, Keyring};
 use super::link::Link;
 use super::open_slot::OpenSlot;
+use super::origin::TakenFrom;
 use super::pace::Pace;
 use super::place::Finder;
 use super::rights::{MOST_UNTRIED, Rights};
@@ -86,7 +87,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 /// How many services an error names.
 const MOST_NAMED: usize = 5;
 
-/// How often lists are read again that are not taken because of the server that has them.
+/// How often lists are read again that are not taken because of the server that has them; and how soon, where
+/// it has other data than before.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Watches the keys in a thread of its own, until another store has its turn; the first reading has the cause
@@ -251,6 +253,10 @@ struct KnownService {
     release: Option<ReleaseReading>,
     /// Somebody has frozen its lists.
     is_frozen: bool,
+    /// Whose data its lists were taken from.
+    taken: TakenFrom,
+    /// It had none of its lists when it was last read, since the server has other data: they are kept.
+    is_lost: bool,
 }
 
 /// What is to be read.
@@ -433,7 +439,9 @@ impl Watcher {
     fn wait(&mut self, server: &mut Server, checked: Instant) -> RedisResult<ReadReason> {
         let is_sure = !self.in_doubt && !self.is_adrift && !self.is_slot_open();
         let interval = match server.way {
-            _ if self.keeps => LOOK_AGAIN.min(self.settings.check_interval),
+            _ if self.keeps || self.standings.seen.is_replaced => {
+                LOOK_AGAIN.min(self.settings.check_interval)
+            }
             Way::Events | Way::Tracking if is_sure => self.settings.check_interval,
             Way::Events | Way::Tracking => {
                 let settings = &self.settings;
@@ -495,7 +503,7 @@ impl Watcher {
     fn is_sure(&self, server: &Server) -> bool {
         let is_told = matches!(server.way, Way::Events | Way::Tracking);
         let is_doubtful = self.in_doubt || self.is_adrift || self.keeps || self.is_slot_open();
-        is_told && !is_doubtful
+        is_told && !is_doubtful && !self.standings.seen.is_replaced
     }
 
     /// What is to be read before the next check.

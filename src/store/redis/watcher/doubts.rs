@@ -1,6 +1,7 @@
 //! What a reading is not believed in, for what the server is (`standing`) or has done with its keys; and
 //! what is said of that.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use redis::RedisResult;
@@ -8,9 +9,11 @@ use redis::RedisResult;
 use super::{Server, Watcher};
 use crate::error::StoreFindingKind;
 use crate::store::redis::cluster;
+use crate::store::redis::info::Info;
 use crate::store::redis::keyring::KeyOf;
+use crate::store::redis::origin::Origin;
 use crate::store::redis::reading::KeysReply;
-use crate::store::redis::standing::{Adrift, ServerStanding};
+use crate::store::redis::standing::{Adrift, SECTIONS, ServerStanding, StandingFacts};
 use crate::store::{Cause, Reading, StoreFinding};
 
 impl Watcher {
@@ -25,28 +28,60 @@ impl Watcher {
         for part in answers.iter().flat_map(KeysReply::parts) {
             self.known[part.service].is_empty = part.is_empty();
         }
-        // Of the services that were not read nothing was announced since.
-        let is_empty = self.known.iter().all(|it| it.is_empty);
         let standings = answers.iter().map(|it| &it.standing);
         let mut unsettled = standings.filter(|it| **it != ServerStanding::Settled);
         let standing = unsettled.next_back().unwrap_or(&ServerStanding::Settled);
-        let has_lists = self.feed.has_lists();
-        let reader = &mut server.reader;
-        let (adrift, fault) = self
-            .standings
-            .judge(standing, is_empty, has_lists, reader)?;
-        self.keeps = fault.is_some();
         self.is_adrift = *standing != ServerStanding::Settled;
+        let bare = self.bare_services(answers);
+        // As a rule nothing more is asked.
+        let info = match self.is_adrift || !bare.is_empty() {
+            true => Info::ask(&mut server.reader, &SECTIONS)?,
+            false => Info::default(),
+        };
+        let now = Origin::of(&info);
+        let is_lost = |it: &usize| self.known[*it].taken.is_lost(now.as_ref());
+        let lost: BTreeSet<usize> = bare.iter().copied().filter(is_lost).collect();
+        let facts = StandingFacts {
+            is_adrift: self.is_adrift,
+            // Of the services that were not read nothing was announced since.
+            is_empty: self.known.iter().all(|it| it.is_empty),
+            is_other: !lost.is_empty() && lost.len() == bare.len(),
+            has_lists: self.feed.has_lists(),
+        };
+        let (adrift, fault) = self.standings.judge(standing, &info, facts);
+        self.keeps = fault.is_some();
         // Whether its lists are taken or not: it may have got another master, or become one.
         let place = server.reader.place();
         let found = adrift.map(|it| without_master(&place, it, fault.is_none()));
         self.find(StoreFindingKind::ReplicaLinkDown, found);
         let Some(fault) = fault else {
+            for part in answers.iter().flat_map(KeysReply::parts) {
+                self.known[part.service].is_lost = lost.contains(&part.service);
+            }
             return Ok(Some(self.owed.take().unwrap_or(cause)));
         };
         self.owed.get_or_insert(cause);
         self.feed.failed_for(fault, not_taken(&place, standing));
         Ok(None)
+    }
+
+    /// The services among these of which there is no list, although there is something to lose.
+    fn bare_services(&self, answers: &[KeysReply]) -> Vec<usize> {
+        let parts = answers.iter().flat_map(KeysReply::parts);
+        let bare = parts.filter(|it| it.has_lists() && it.is_empty());
+        let services = self.keyring.services();
+        let bare = bare.filter(|it| self.feed.has_lists_of(&services[it.service].service));
+        bare.map(|it| it.service).collect()
+    }
+
+    /// Notes whose data the lists are that were taken: of what the server had said before they were read.
+    pub(crate) fn note_whose(&mut self, answers: &[KeysReply]) {
+        for part in answers.iter().flat_map(KeysReply::parts) {
+            let known = &mut self.known[part.service];
+            if !known.is_lost {
+                known.taken.take(&self.standings.seen);
+            }
+        }
     }
 
     /// Notes which lists have vanished, and whether the salt has, if it was asked for (`has_salt`). Whoever
@@ -80,9 +115,13 @@ impl Watcher {
         }
     }
 
-    /// Says so when keys were evicted and a list is gone since; and notes whose lists were taken.
+    /// Says so when keys were evicted and a list is gone since; and asks whose data the server has, for what
+    /// is read next.
     pub(crate) fn note_evictions(&mut self, server: &mut Server) -> RedisResult<()> {
         let count = self.standings.note(&mut server.reader)?;
+        for known in &mut self.known {
+            known.taken.follow(&self.standings.seen);
+        }
         if self.standings.is_cluster {
             let servers = cluster::servers(&mut server.reader)?;
             self.finder.learn(servers);

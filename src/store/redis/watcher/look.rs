@@ -57,6 +57,7 @@ impl Watcher {
         };
         self.is_heavy = answers.iter().any(|it| it.may_have(heavy::HEAVY));
         self.take_in(&answers, look, server)?;
+        self.note_whose(&answers);
         self.accept_by_key(&mut server.reader)?;
         self.watch_unsettled(&mut server.reader, began)?;
         // Announced changes do not wait for any of this: the removal of a list is in force by now.

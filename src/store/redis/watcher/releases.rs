@@ -7,8 +7,11 @@ use redis::{RedisError, RedisResult};
 use super::{Server, Watcher};
 use crate::lists::ServiceName;
 use crate::store::redis::extras::ExtraReply;
+use crate::store::redis::info::Info;
 use crate::store::redis::keyring::KeyOf;
+use crate::store::redis::origin::Origin;
 use crate::store::redis::reading::KeysReply;
+use crate::store::redis::standing::SECTIONS;
 use crate::store::redis::unsettled::KeysLook;
 use crate::store::{ReleaseReading, StoredText};
 
@@ -51,7 +54,8 @@ impl Watcher {
             if has_gone && server.subscription.was_evicted(tripped) == Some(true) {
                 read.lost = true;
             } else if has_gone && !read.lost {
-                read.lost = self.standings.has_other_data(&mut server.reader)?;
+                let now = Origin::of(&Info::ask(&mut server.reader, &SECTIONS)?);
+                read.lost = self.known[service].taken.is_lost(now.as_ref());
             }
             all.insert(service, read);
         }

@@ -15,7 +15,7 @@ use crate::store::redis::link::Link;
 use crate::store::redis::once::wrong_of;
 use crate::store::redis::reading::{KeysReply, ServicePart};
 use crate::store::redis::unsettled::KeysLook;
-use crate::store::{Cause, ReleaseReading, ServiceReading, StoredText};
+use crate::store::{Cause, Fault, Reading, ReleaseReading, ServiceReading, StoredText};
 
 /// A change found by a check may be announced at this moment: how long to wait for that. A busy machine
 /// takes a while, and an unannounced change is late in any case.
@@ -57,8 +57,9 @@ impl Watcher {
             let salt = look.extras.get(&KeyOf::salt(part.service));
             let print = part.fingerprint(salt, &self.hasher);
             // The same lists come in, or do not.
-            let is_frozen = self.known[part.service].is_frozen;
-            (part, print.wrapping_add(is_frozen.into()))
+            let known = &self.known[part.service];
+            let is_kept = u64::from(known.is_frozen) + 2 * u64::from(known.is_lost);
+            (part, print.wrapping_add(is_kept))
         });
         let parts: Vec<_> = parts.collect();
         // Nobody waits for lists who has to know of a release that was taken back.
@@ -116,7 +117,11 @@ impl Watcher {
         taken: &mut TakenParts,
     ) -> RedisResult<()> {
         let service = part.service;
-        let (lists, salt) = part.reading(&self.keyring, &self.rights)?;
+        let (mut lists, salt) = part.reading(&self.keyring, &self.rights)?;
+        let is_lost = self.known[service].is_lost;
+        if is_lost {
+            self.keep_lost(service, &mut lists);
+        }
         let content = content(&lists, &self.hasher);
         // A list that can be read only now, or no longer, has not changed.
         let known = &self.known[service];
@@ -132,7 +137,7 @@ impl Watcher {
         taken.wrong.extend(wrong_of(service, &lists));
         let elsewhere = look.extras.get(&KeyOf::salt(service));
         let salt = self.salt_of(service, salt, elsewhere, &mut taken.wrong)?;
-        let has_salt = salt.as_ref().map(ExtraReply::is_there);
+        let has_salt = salt.as_ref().map(ExtraReply::is_there).filter(|_| !is_lost);
         let salt = self.extras.take(service, salt, &self.keyring);
         self.see_what_is_gone(service, &lists, has_salt);
         let known = &mut self.known[service];
@@ -153,6 +158,16 @@ impl Watcher {
             release,
         });
         Ok(())
+    }
+
+    /// Nobody has removed these lists of a service: they stay as they are.
+    fn keep_lost(&self, service: usize, lists: &mut Reading) {
+        for list in ListName::ALL {
+            let is_own = list != ListName::Gray || self.keyring.has_gray(service);
+            if is_own && lists[list].is_ok() {
+                lists[list] = Err(Fault::WithoutData);
+            }
+        }
     }
 
     /// Brings it into force, and notes what has to settle first.
