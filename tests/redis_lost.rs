@@ -249,6 +249,11 @@ fn the_lists_of_a_service_that_were_lost_are_kept_while_another_one_is_filled_in
         // Whatever is done with the service that is back, also when nothing of it is left.
         redis.cli(&["DEL", "gray"]);
         own.wait_for_pool(&gateway, "prod");
+        if notify == "events" {
+            // The history says so of that alone.
+            gateway.wait_for_log("changed-by-hand change=");
+            assert_eq!(gateway.stderr.count("changed-by-hand service=shop"), 0);
+        }
         redis.cli(&["DEL", "pre", "prod"]);
         gateway.wait_for_log("change-held list=prod");
         assert_eq!(shop.pool(&gateway), "pre");

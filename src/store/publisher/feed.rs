@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 
+use super::reading::ParsedService;
 use super::{Publisher, StoreTurn};
 use crate::error::StoreFindingKind;
 use crate::lists::ServiceName;
@@ -127,6 +128,9 @@ impl Feed {
         for ((_, seen), read) in seen.iter_mut().zip(&read) {
             seen.add(&read.lists, read.gray_of.is_some());
         }
+        // What a server has lost, nobody has changed.
+        let mut are_lost = read.iter().map(ParsedService::is_lost);
+        seen.retain(|_| !are_lost.next().unwrap_or_default());
         let names = self.publisher.prepare(&read);
         let publish = |it: &Publisher| {
             it.recovers(&self.share);

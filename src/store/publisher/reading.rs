@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::intake::{Intakes, ListTerms, TermsByService};
 use super::{Publisher, ReadReleases};
-use crate::lists::{GrayList, Lists, ServiceName, SharedLists};
+use crate::lists::{ByList, GrayList, Lists, ServiceName, SharedLists};
 use crate::store::gate::door::{self, Awaited, ParsedReading};
 use crate::store::gate::guard::Timestamp;
 use crate::store::reading::EmptyFor;
@@ -28,6 +28,16 @@ pub(super) struct ParsedService {
     pub(super) accepted: Vec<String>,
     /// Those of lists, as a whole, that a command has just written.
     pub(super) meant: Vec<String>,
+}
+
+impl ParsedService {
+    /// The store has lost its lists.
+    pub(super) fn is_lost(&self) -> bool {
+        let lost = Some(Fault::WithoutData);
+        let ByList { gray, pre, prod } = &self.lists;
+        let faults = [gray.as_ref().err(), pre.as_ref().err(), prod.as_ref().err()];
+        faults.into_iter().any(|it| it.copied() == lost)
+    }
 }
 
 impl Publisher {
