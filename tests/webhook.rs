@@ -6,6 +6,7 @@
 
 mod support;
 
+use std::collections::VecDeque;
 use std::fmt::Display;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -448,6 +449,53 @@ fn of_three_gateways_that_hold_a_trip_the_one_that_has_written_it_tells_it_and_i
         (&told[1]["event"], &told[1]["node"]),
         (&json!("trip-reset"), &trip["by"])
     );
+}
+
+#[test]
+fn of_three_gateways_that_find_the_same_the_first_tells_it_and_the_next_where_that_is_gone() {
+    let (prod, receiver) = (Origin::named("fine"), Origin::saying(ok("")));
+    let versions = ["1.6", "1.7", "1.8"].map(Origin::named);
+    let redis = Redis::start();
+    redis.push("gray", &[&"10.1.0.0/16"]);
+    redis.push_peers(&versions[0], &prod);
+    let start = |node: &str| {
+        let setup = judged(Setup::new()).redis(redis.url());
+        let setup = setup
+            .set("redis.node", node)
+            .set("redis.heartbeat", "500ms");
+        setup.set("verdict.webhook", url(&receiver)).start()
+    };
+    let mut gateways = VecDeque::from(["a", "b", "c"].map(start));
+    let told = || -> Vec<Value> {
+        let all = events(&receiver).into_iter();
+        let all = all.filter(|it| it["event"] == "good");
+        all.map(|it| it["node"].clone()).collect()
+    };
+    let mut round = 0;
+    for (at, version) in versions.iter().enumerate() {
+        if at > 0 {
+            // One ends, and one is killed.
+            let gone = gateways.pop_front().unwrap();
+            match at {
+                1 => gone.end(),
+                _ => gone.signal(Signal::SIGKILL),
+            }
+            redis.push("pre", &[version]);
+        }
+        // Each of them has counted something, finds it, and would say so.
+        wait_until("it is told", DEADLINE, || {
+            for gateway in &gateways {
+                load(gateway, round);
+            }
+            round += 1;
+            let all_find = gateways
+                .iter()
+                .all(|it| it.stderr.count("verdict-good") > at);
+            all_find && told().len() > at
+        });
+    }
+    // What another one has to say of a version is due before anything is of the next one.
+    assert_eq!(told(), ["a", "b", "c"]);
 }
 
 /// A receiver with this certificate, which takes whatever is posted.
