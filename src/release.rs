@@ -10,13 +10,14 @@
 //! `trips` is what was taken back, by whichever gateway or person, and holds it. `state` is what the store
 //! says of a release beside its lists. `webhook` tells people.
 //!
-//! `rollout` is a release that goes from one share to the next by itself: what becomes of it, and who may
-//! carry it on; pure. `leader` does so in a gateway.
+//! `rollout` is a release that goes from one share to the next by itself: what becomes of it; `candidacy` is
+//! which gateway may carry it on; both pure. `leader` does so in a gateway.
 //!
 //! `change` is what a verb makes of the lists of a service, `ledger` brings that into the store whole or not
 //! at all, and `history` is what it writes there about it. `scribe` has it write there, too, what somebody
 //! has changed without a verb.
 
+mod candidacy;
 pub(crate) mod case;
 pub(crate) mod change;
 pub mod evidence;
@@ -25,6 +26,7 @@ pub(crate) mod judge;
 pub(crate) mod leader;
 pub(crate) mod ledger;
 mod others;
+mod replaced;
 pub(crate) mod rollout;
 pub(crate) mod scribe;
 pub(crate) mod state;

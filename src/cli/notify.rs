@@ -51,26 +51,17 @@ pub(crate) fn test(path: &Path, by: &str) -> Result<Report, String> {
 
 /// Tells people of what somebody has done to a release; returns why they could not be told.
 pub(super) fn done(config: &Config, service: &ServiceName, order: &Order) -> Option<String> {
-    let (kind, sentence) = match order.verb {
-        Verb::Promote { swap: false, .. } => {
-            let sentence = "pre was promoted: its servers are prod now";
-            (NoticeKind::Promoted, sentence)
-        }
-        Verb::Promote { swap: true, .. } => {
-            let sentence = "pre was promoted: its servers are prod now, and those of prod are pre";
-            (NoticeKind::Promoted, sentence)
-        }
+    let notice = match order.verb {
+        Verb::Promote { swap, .. } => ReleaseNotice::promoted(service, swap),
         Verb::Rollback(None) | Verb::Rollout(RolloutVerb::Abort) => {
-            let sentence = "the release was rolled back: nobody gets pre";
-            (NoticeKind::RolledBack, sentence)
+            ReleaseNotice::rolled_back(service)
         }
         Verb::Rollback(Some(_)) => {
             let sentence = "the lists were rolled back to those of before an earlier change";
-            (NoticeKind::RolledBack, sentence)
+            ReleaseNotice::new(NoticeKind::RolledBack, service, sentence)
         }
         _ => return None,
     };
-    let notice = ReleaseNotice::new(kind, service, sentence);
     let notice = notice.by(&order.by, order.reason.as_deref());
     let failed = |why: String| Some(format!("people were not told: {why}"));
     match with_secret(config) {

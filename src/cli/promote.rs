@@ -13,7 +13,7 @@ use crate::cli::arguments::VerbFlags;
 use crate::cli::report::Report;
 use crate::cli::verbs;
 use crate::config::{Config, Store};
-use crate::fleet::nodes::{Heard, Nodes, Silent};
+use crate::fleet::nodes::{FleetLook, Heard, Nodes, Silent};
 use crate::lists::{PoolName, ServiceName};
 use crate::release::change::{ListsChange, Verb};
 
@@ -62,7 +62,7 @@ fn objections(
         match Nodes::new(settings).read(Instant::now() + TIME_LIMIT) {
             Ok(look) => {
                 doubting = doubts(&look.heard, service).or(doubting);
-                against.extend(elsewhere(&look.heard, &change.before.to_string()));
+                against.extend(elsewhere(&look, &change.before.to_string()));
                 notes.extend(silent(&look.silent));
             }
             Err(why) => notes.push(format!("what the gateways hold is not known: {why}")),
@@ -113,15 +113,9 @@ fn silent(all: &[Silent]) -> Option<String> {
 }
 
 /// The gateways that do not have the lists with this digest.
-fn elsewhere(heard: &[Heard], digest: &str) -> Option<String> {
-    let holds = |it: &&Heard| it.node.as_ref().is_some_and(|node| node.holds(digest));
-    let others: Vec<String> = heard
-        .iter()
-        .filter(|it| !holds(it))
-        .map(|it| it.name.clone())
-        .collect();
-    let (some, all) = (some(&others), heard.len());
-    let count = others.len();
+fn elsewhere(look: &FleetLook, digest: &str) -> Option<String> {
+    let others: Vec<String> = look.without(digest).map(str::to_owned).collect();
+    let (some, count, all) = (some(&others), others.len(), look.heard.len());
     (count > 0).then(|| format!("{count} of {all} gateways do not hold the lists: {some}"))
 }
 

@@ -20,7 +20,7 @@ use crate::cli::lists::named;
 use crate::cli::notify;
 use crate::cli::report::{Form, Report};
 use crate::config::{Config, Store};
-use crate::fleet::node::plain;
+use crate::fleet::plain::plain;
 use crate::lists::ServiceName;
 use crate::release::change::{ListsChange, Verb};
 use crate::release::ledger::{Consent, Done, Ledger, Order};

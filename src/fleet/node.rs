@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-/// The most characters of a text of a heartbeat that are shown.
-const LONGEST: usize = 128;
+use crate::fleet::plain::plain;
 
 /// A gateway, as it was at one of its heartbeats.
 #[derive(Clone, Debug, PartialEq)]
@@ -282,13 +281,6 @@ impl Node {
     }
 }
 
-/// A text that is safe for a terminal, of bounded length.
-pub(crate) fn plain(text: &str) -> String {
-    let is_plain = |it: char| !it.is_control() && !it.is_whitespace();
-    let shown = text.chars().map(|it| if is_plain(it) { it } else { '?' });
-    shown.take(LONGEST).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -415,7 +407,6 @@ mod tests {
         let text = node().to_json().replace("events", "\\u001b[2Jx y");
         let mode = Node::parse(text.as_bytes()).unwrap().mode;
         assert_eq!(mode, "?[2Jx?y");
-        assert_eq!(plain(&"x".repeat(1000)).len(), LONGEST);
     }
 
     #[test]

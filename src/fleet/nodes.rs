@@ -11,7 +11,8 @@ use redis::{RedisResult, Value};
 
 use super::index::{self, Indexed};
 use crate::config;
-use crate::fleet::node::{Node, plain};
+use crate::fleet::node::Node;
+use crate::fleet::plain::plain;
 use crate::store::redis::errors::io_error;
 use crate::store::redis::link::Link;
 use crate::store::redis::place::Finder;
@@ -82,6 +83,15 @@ pub(crate) struct FleetLook {
     pub silent: Vec<Silent>,
     /// Why there may be others, or these are silent, if that is known.
     pub note: Option<String>,
+}
+
+impl FleetLook {
+    /// The names of those that are heard, and do not hold the lists with this digest.
+    pub(crate) fn without(&self, digest: &str) -> impl Iterator<Item = &str> {
+        let holds = |it: &&Heard| it.node.as_ref().is_some_and(|node| node.holds(digest));
+        let others = self.heard.iter().filter(move |it| !holds(it));
+        others.map(|it| it.name.as_str())
+    }
 }
 
 impl<'a> Nodes<'a> {

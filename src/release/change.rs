@@ -18,6 +18,7 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value, json};
 
+use crate::fleet::plain::printable;
 use crate::lists::{ByList, Digest, ListName, Lists};
 use crate::release::history::{Before, ChangedList};
 use crate::release::rollout::Course;
@@ -388,14 +389,8 @@ const SHOWN: usize = 200;
 
 fn tell(lines: &mut Vec<String>, list: ListName, sign: char, entries: &[&[u8]]) {
     for entry in entries.iter().take(NAMED) {
-        let text = String::from_utf8_lossy(entry);
-        let plain = text.chars().take(SHOWN);
-        let plain = plain.map(|it| if it.is_control() { '?' } else { it });
-        lines.push(format!(
-            "{sign} {} {}",
-            list.name(),
-            plain.collect::<String>()
-        ));
+        let shown = printable(&String::from_utf8_lossy(entry), SHOWN);
+        lines.push(format!("{sign} {} {shown}", list.name()));
     }
     if entries.len() > NAMED {
         let more = entries.len() - NAMED;

@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::fleet::plain::printable;
 use crate::lists::{ByList, ListName};
 use crate::store::Entries;
 
@@ -239,6 +240,7 @@ impl ChangeRecord {
             all.find(|(it, _)| it == name)
                 .map(|(_, value)| value.as_str())
         };
+        let plain = |text: &str| printable(text, usize::MAX);
         let word = |name: &str| plain(get(name).unwrap_or_default());
         let difference: Value = serde_json::from_str(get("difference").unwrap_or("[]")).ok()?;
         let lines = difference.as_array().into_iter().flatten();
@@ -287,14 +289,6 @@ impl ChangeRecord {
             .collect();
         Self::of_fields(&fields)
     }
-}
-
-/// A text that commands no terminal.
-fn plain(text: &str) -> String {
-    let shown = text
-        .chars()
-        .map(|it| if it.is_control() { '?' } else { it });
-    shown.collect()
 }
 
 #[cfg(test)]

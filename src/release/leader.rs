@@ -21,19 +21,20 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
+use super::candidacy::{Candidacy, Role};
 use super::change::{self, LeaderWord, RolloutVerb, Verb, step_in_words};
 use super::evidence::Concern;
 use super::judge::Judge;
 use super::ledger::{Consent, Done, Ledger, Order, TendedState};
 use super::rollout::{
-    Candidacy, Circumstances, Course, LEASE, LeaderSays, NextTurn, Opinion, ROLLOUT, Role, Rollout,
-    SeenTurn, rollout_in,
+    Circumstances, Course, LEASE, LeaderSays, NextTurn, Opinion, ROLLOUT, Rollout, SeenTurn,
+    rollout_in,
 };
 use super::trips::Trips;
 use super::webhook::{NoticeKind, ReleaseNotice, Webhook, node_of};
 use crate::config::{Config, Store};
-use crate::fleet::node::plain;
-use crate::fleet::nodes::{Heard, Nodes};
+use crate::fleet::nodes::Nodes;
+use crate::fleet::plain::plain;
 use crate::lists::{Digest, PoolName, ServiceName};
 use crate::process::supervised;
 use crate::snapshot::Published;
@@ -392,9 +393,10 @@ impl Leader {
         let digest = of.lists().digest.to_string();
         match Nodes::new(settings).read(Instant::now() + LIMIT) {
             Ok(look) => {
-                let holds = |it: &Heard| it.node.as_ref().is_some_and(|node| node.holds(&digest));
-                let other = look.heard.iter().find(|it| !holds(it));
-                other.map(|it| format!("{} does not hold the lists", it.name))
+                let mut others = look.without(&digest);
+                others
+                    .next()
+                    .map(|it| format!("{it} does not hold the lists"))
             }
             Err(why) => Some(format!("what the gateways hold is not known: {why}")),
         }
@@ -409,37 +411,39 @@ impl Leader {
         log::info!(
             "rollout-carried-on {name}change={number} verb={verb} digest={after} reason={reason:?}"
         );
-        let (kind, sentence) = match verb {
-            "promote" => (
-                NoticeKind::Promoted,
-                "pre was promoted: its servers are prod now",
-            ),
-            "rollback" => (
-                NoticeKind::RolledBack,
-                "the release was rolled back: nobody gets pre",
-            ),
+        let notice = match verb {
+            "promote" => ReleaseNotice::promoted(service, false),
+            "rollback" => ReleaseNotice::rolled_back(service),
             _ => {
                 let rollout = done.change.state.as_ref().and_then(rollout_in);
-                match rollout.map(|it| it.course) {
-                    Some(Course::Paused) => (
-                        NoticeKind::RolloutPaused,
-                        "the rollout is paused, and goes on when somebody says so: `graygate rollout resume`",
-                    ),
-                    Some(Course::Aborted) => (
-                        NoticeKind::RolloutAborted,
-                        "the rollout is aborted; the lists stay as they are",
-                    ),
-                    Some(Course::Done) => (
-                        NoticeKind::RolloutDone,
-                        "the rollout is done: its last step has held",
-                    ),
-                    Some(Course::Running) | None => return,
-                }
+                let Some(notice) = rollout.and_then(|it| stopped(service, it.course)) else {
+                    return;
+                };
+                notice
             }
         };
-        let notice = ReleaseNotice::new(kind, service, sentence);
         self.of.webhook.tell(notice.by(by, Some(reason)));
     }
+}
+
+/// What people are told of a rollout that stands like that, if it has stopped or ended.
+fn stopped(service: &ServiceName, course: Course) -> Option<ReleaseNotice> {
+    let (kind, sentence) = match course {
+        Course::Paused => (
+            NoticeKind::RolloutPaused,
+            "the rollout is paused, and goes on when somebody says so: `graygate rollout resume`",
+        ),
+        Course::Aborted => (
+            NoticeKind::RolloutAborted,
+            "the rollout is aborted; the lists stay as they are",
+        ),
+        Course::Done => (
+            NoticeKind::RolloutDone,
+            "the rollout is done: its last step has held",
+        ),
+        Course::Running => return None,
+    };
+    Some(ReleaseNotice::new(kind, service, sentence))
 }
 
 /// Says how a rollout stands now.

@@ -52,8 +52,8 @@
 //!   to be those of the state, in a transaction that needs the state to stay as it was read. Each one who
 //!   takes the lease takes the next number, so what an earlier one still wants to write fails. The lease is
 //!   over for others when they have seen it unchanged for [`LEASE`], by their own clocks; for who has it,
-//!   when it has not been renewed for as long: then it does nothing more before it has taken it anew. A write
-//!   by a person takes it from whoever has it.
+//!   when it has not been renewed for as long: then it does nothing more before it has taken it anew
+//!   ([`candidacy`](super::candidacy)). A write by a person takes it from whoever has it.
 //! - **What was lost is not done again.** Whoever has seen a later turn, or a later step ([`SeenTurn`]), than
 //!   the store has now, as after a restart of Redis that has lost its last second, pauses it, whoever leads:
 //!   that one need not have seen it. Each gateway sees a turn with the lists that come with it, so whoever
@@ -64,7 +64,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::fleet::node::plain;
+use crate::fleet::plain::{plain, sentence};
 
 /// A lease that was not renewed for so long is over.
 pub(crate) const LEASE: Duration = Duration::from_secs(10);
@@ -180,7 +180,10 @@ pub(crate) struct LeaderSays {
 
 impl LeaderSays {
     fn of(value: &Value) -> Self {
-        let text = |name: &str| sentence(&value[name]);
+        let text = |name: &str| {
+            let text = sentence(value[name].as_str()?);
+            Some(text.chars().take(SENTENCE).collect())
+        };
         Self {
             verdict: text("verdict"),
             waits_for: text("waits_for"),
@@ -190,11 +193,6 @@ impl LeaderSays {
 
 /// The longest sentence of a leader, in characters.
 const SENTENCE: usize = 500;
-
-fn sentence(value: &Value) -> Option<String> {
-    let text = value.as_str()?.chars();
-    Some(text.filter(|it| !it.is_control()).take(SENTENCE).collect())
-}
 
 impl Renewal {
     /// As it is in its key.
@@ -290,7 +288,7 @@ pub(crate) struct SeenTurn {
 
 impl SeenTurn {
     /// It was seen like that.
-    fn see(&mut self, rollout: &Rollout) {
+    pub(super) fn see(&mut self, rollout: &Rollout) {
         if rollout.turns >= self.turns && rollout.course != Course::Running {
             self.at = rollout.at;
         }
@@ -476,11 +474,7 @@ impl Rollout {
     pub(crate) fn of_json(value: &Value) -> Option<Self> {
         let number = |name: &str| value[name].as_u64();
         let word = |name: &str| value[name].as_str().map(plain);
-        let text = |name: &str| {
-            let text = value[name].as_str()?;
-            Some(text.chars().filter(|it| !it.is_control()).collect())
-        };
-        let text = |name: &str| -> Option<String> { text(name) };
+        let text = |name: &str| value[name].as_str().map(sentence);
         let steps = value["steps"].as_array()?.iter();
         let steps: Option<Vec<u16>> = steps
             .map(|it| it.as_u64().and_then(|it| it.try_into().ok()))
@@ -516,118 +510,6 @@ impl Rollout {
 
 fn millis(time: Duration) -> u64 {
     time.as_millis().try_into().unwrap_or(u64::MAX)
-}
-
-/// What a gateway knows of who carries a rollout on. Times are those of its own monotonic clock.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Candidacy {
-    /// The rollout that was seen last, and how far it has come.
-    id: String,
-    seen: SeenTurn,
-    /// Its lease, and since when it is this one.
-    lease: Lease,
-    since: Duration,
-    own: Option<OwnLease>,
-}
-
-/// The lease of this gateway.
-#[derive(Clone, Copy, Debug)]
-struct OwnLease {
-    fence: u64,
-    beat: u64,
-    /// When its last write was begun, which counts for the lease, and when it was known to be done, which
-    /// counts for the time of the step.
-    begun: Duration,
-    known: Duration,
-}
-
-/// What a gateway is for a rollout at a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// It has the lease.
-    Leads {
-        /// By this number.
-        fence: u64,
-        /// So long after its last write.
-        unwritten: Duration,
-        /// The lease is to be renewed.
-        is_due: bool,
-    },
-    /// It may take the lease.
-    Takes,
-    /// Another one has it.
-    Follows,
-}
-
-impl Candidacy {
-    /// What `own` is, by what it sees in the store at `now`.
-    pub(crate) fn look(&mut self, rollout: &Rollout, own: &str, now: Duration) -> Role {
-        if self.id != rollout.id {
-            *self = Self {
-                id: rollout.id.clone(),
-                ..Self::default()
-            };
-        }
-        self.seen.see(rollout);
-        if self.lease != rollout.lease || self.since.is_zero() {
-            self.lease = rollout.lease.clone();
-            self.since = now;
-        }
-        let Some(holder) = &rollout.lease.holder else {
-            self.own = None;
-            return Role::Takes;
-        };
-        if holder != own {
-            self.own = None;
-            return match now.saturating_sub(self.since) >= LEASE {
-                true => Role::Takes,
-                false => Role::Follows,
-            };
-        }
-        let Lease { fence, beat, .. } = rollout.lease;
-        let own = self.own.filter(|it| it.fence == fence);
-        let own = own.map(|it| match it.beat == beat {
-            true => it,
-            // It has written something, and never heard of that: what it has waited may be written already.
-            false => OwnLease {
-                beat,
-                known: now,
-                ..it
-            },
-        });
-        self.own = own.filter(|it| now.saturating_sub(it.begun) < LEASE);
-        match self.own {
-            Some(it) => Role::Leads {
-                fence: it.fence,
-                unwritten: now.saturating_sub(it.known),
-                is_due: now.saturating_sub(it.begun) >= LEASE / 3,
-            },
-            // It has the lease, but cannot tell for how long.
-            None => Role::Takes,
-        }
-    }
-
-    /// A write that has left this `lease` was begun and was known to be done then.
-    pub(crate) fn wrote(&mut self, lease: &Lease, begun: Duration, known: Duration) {
-        self.own = Some(OwnLease {
-            fence: lease.fence,
-            beat: lease.beat,
-            begun,
-            known,
-        });
-    }
-
-    /// It was seen like that, or brought to that.
-    pub(crate) fn saw(&mut self, rollout: &Rollout) {
-        if self.id == rollout.id {
-            self.seen.see(rollout);
-        }
-    }
-
-    /// How far it has come.
-    pub(crate) fn seen(&self) -> SeenTurn {
-        self.seen
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde_json::{Map, Value, json};
 
 use super::rollout::{ROLLOUT, Rollout};
-use crate::fleet::node::plain;
+use crate::fleet::plain::{plain, printable};
 use crate::lists::Digest;
 
 /// The state of a release, as far as gateways look at it. It may have other members, which are others'
@@ -137,7 +137,7 @@ impl Trip {
         let said = String::from_utf8_lossy(text);
         let reason = match value {
             Value::Object(_) => sentence(&value, "reason"),
-            _ => Some(shown(said.trim())).filter(|it| !it.is_empty()),
+            _ => Some(printable(said.trim(), SENTENCE)).filter(|it| !it.is_empty()),
         };
         Self {
             service: service.to_owned(),
@@ -175,13 +175,8 @@ fn word(value: &Value, name: &str) -> Option<String> {
 }
 
 fn sentence(value: &Value, name: &str) -> Option<String> {
-    value[name].as_str().map(shown)
-}
-
-/// A text that is safe for a terminal, of bounded length.
-fn shown(text: &str) -> String {
-    let printable = |it: char| if it.is_control() { '?' } else { it };
-    text.chars().map(printable).take(SENTENCE).collect()
+    let text = value[name].as_str()?;
+    Some(printable(text, SENTENCE))
 }
 
 #[cfg(test)]

@@ -3,3 +3,4 @@
 
 pub(crate) mod door;
 pub mod guard;
+mod listed;

@@ -9,6 +9,7 @@ use crate::admin::pages::member::{Member as _, object};
 use crate::admin::view::{NO_ENTRY, View};
 use crate::error::StoreFindingKind;
 use crate::fleet::heartbeat::Heartbeat;
+use crate::fleet::plain::sentence;
 use crate::lists::findings::Findings;
 use crate::lists::notes::FindingKind;
 use crate::lists::{ListName, Lists, ServiceName};
@@ -285,8 +286,7 @@ impl TripShown {
     /// What was counted, in words, if that is known.
     pub(crate) fn sentence(&self) -> Option<String> {
         // Anybody may have written it.
-        let text = self.numbers.as_ref()?["text"].as_str()?.chars();
-        Some(text.filter(|it| !it.is_control()).collect())
+        self.numbers.as_ref()?["text"].as_str().map(sentence)
     }
 
     /// It in words, without an end.

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value, json};
 
+use crate::fleet::plain::{plain, sentence};
 use crate::lists::{ByList, GrayList, ListName, Lists, PeerList, Salt, ServiceName, SharedLists};
 use crate::release::history::ChangeRecord;
 use crate::store::Entries;
@@ -185,7 +186,7 @@ impl Work<'_> {
         if trip["pre"].as_str().is_some_and(is_other) {
             return None;
         }
-        let word = |name: &str| trip[name].as_str().map(crate::fleet::node::plain);
+        let word = |name: &str| trip[name].as_str().map(plain);
         let mut said = "the release in pre was taken back".to_owned();
         for (before, name) in [(" at ", "at"), (" by ", "by"), (": ", "why")] {
             if let Some(word) = word(name) {
@@ -199,11 +200,7 @@ impl Work<'_> {
 /// Who has frozen the lists, when and why, if somebody has.
 pub(crate) fn frozen(state: &Map<String, Value>) -> Option<String> {
     let frozen = state.get(FROZEN).filter(|it| it.is_object())?;
-    let word = |name: &str| {
-        let text = frozen[name].as_str()?;
-        Some(text.chars().filter(|it| !it.is_control()).collect())
-    };
-    let word = |name: &str| -> Option<String> { word(name) };
+    let word = |name: &str| frozen[name].as_str().map(sentence);
     let mut said = "the lists are frozen".to_owned();
     for (before, name) in [(" by ", "by"), (" since ", "at"), (": ", "reason")] {
         if let Some(word) = word(name) {

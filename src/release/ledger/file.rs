@@ -4,12 +4,12 @@
 //! Beside it are the state of the release (`.release`), the lease of a rollout as it was renewed (`.lease`),
 //! and the history (`.history`, a line of JSON a change). All of a change is written down first (`.change`):
 //! whoever comes next brings to an end what was cut short after the rename, and forgets what was cut short
-//! before. Only one is at it at a time, by a lock on the folder.
+//! before. Only one is at it at a time, by a lock on the folder. What becomes of the text is in `editor`.
 
-use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+mod editor;
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,16 +18,18 @@ use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
+use self::editor::edited;
 use super::account::{Noting, SeenAccount, by_hand_until};
 use super::order::{Consent, Done, Hear, Order, Tend, TendedState, by_hand, heard};
 use crate::config::{Config, ServiceSettings};
 use crate::lists::{ByList, Digest, ListName, ServiceName};
-use crate::release::change::{Edit, FoundList, FoundLists, ListsChange, ServiceTerms};
+use crate::release::change::{FoundList, FoundLists, ListsChange, ServiceTerms};
 use crate::release::history::{ChangeRecord, KEPT};
+use crate::release::replaced::{self, FileAccess};
 use crate::release::rollout::{add_renewal, is_under_way};
 use crate::store::Entries;
 use crate::store::file::beside;
-use crate::store::format::{self, FileLine};
+use crate::store::format;
 
 /// How long another one may be at it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -455,136 +457,10 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Replaces the file at `path` in one step, with the owner and the mode that it had.
+/// Replaces the file at `path` in one step, with the owner and the mode that it had, by whoever has the lock.
 fn replace(path: &Path, text: &[u8], kept: Option<&fs::Metadata>) -> io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    let new = PathBuf::from(name);
-    let write = || {
-        let mut options = OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o640)
-            .open(&new)?;
-        if let Some(kept) = kept {
-            // Only root may give a file away.
-            let _ = fchown(&file, Some(kept.uid()), Some(kept.gid()));
-            file.set_permissions(Permissions::from_mode(kept.mode() & 0o7777))?;
-        }
-        file.write_all(text)?;
-        file.sync_all()?;
-        fs::rename(&new, path)
-    };
-    write().inspect_err(|_| drop(fs::remove_file(&new)))
-}
-
-/// The text of a lists file after a change of a service.
-fn edited(text: &[u8], service: &ServiceName, change: &ListsChange) -> Vec<u8> {
-    let mut editor = FileEditor {
-        out: Vec::with_capacity(text.len() + 64),
-        section: None,
-        change,
-        gone: HashSet::new(),
-        wanted: None,
-        at: None,
-        has_salt: false,
-    };
-    for line in text.split_inclusive(|byte| *byte == b'\n') {
-        match format::file_line(line) {
-            FileLine::Title(of, list) => {
-                editor.end_section();
-                editor.out.extend_from_slice(line);
-                editor.begin_section((of == *service).then_some(list));
-            }
-            FileLine::Entry(entry) => editor.entry(entry, line),
-            FileLine::Other => editor.out.extend_from_slice(line),
-        }
-    }
-    editor.end_section();
-    let FileEditor {
-        mut out, has_salt, ..
-    } = editor;
-    if let Some(Some(salt)) = &change.salt
-        && !has_salt
-    {
-        let title = format::title(service, "salt");
-        out.extend_from_slice(format!("\n[{title}]\n").as_bytes());
-        out.extend_from_slice(salt);
-        out.push(b'\n');
-    }
-    out
-}
-
-/// Writes a file anew, section by section.
-struct FileEditor<'a> {
-    out: Vec<u8>,
-    /// The section of the service that is being written: of a list, or of the salt.
-    section: Option<Option<ListName>>,
-    change: &'a ListsChange,
-    /// The entries that go from it; or else those that it is to have, without those that it has already.
-    gone: HashSet<&'a [u8]>,
-    wanted: Option<HashSet<&'a [u8]>>,
-    /// Where in `out` the new entries of the section belong.
-    at: Option<usize>,
-    has_salt: bool,
-}
-
-impl<'a> FileEditor<'a> {
-    fn begin_section(&mut self, section: Option<Option<ListName>>) {
-        self.section = section;
-        self.at = section.map(|_| self.out.len());
-        self.has_salt |= section == Some(None);
-        (self.gone, self.wanted) = (HashSet::new(), None);
-        let set = |entries: &'a [Vec<u8>]| entries.iter().map(Vec::as_slice).collect();
-        let change: &'a ListsChange = self.change;
-        match section.flatten().map(|list| &change.edits[list]) {
-            Some(Edit::Some { gone, .. }) => self.gone = set(gone),
-            Some(Edit::All(entries)) => self.wanted = Some(set(entries)),
-            Some(Edit::None) | None => {}
-        }
-    }
-
-    fn entry(&mut self, entry: &[u8], line: &[u8]) {
-        let stays = match (self.section, &mut self.wanted) {
-            (Some(None), _) => self.change.salt.is_none(),
-            // With what is said about it on its line.
-            (_, Some(wanted)) => wanted.remove(entry),
-            _ => !self.gone.contains(entry),
-        };
-        if stays {
-            self.out.extend_from_slice(line);
-            if self.section.is_some() {
-                self.at = Some(self.out.len());
-            }
-        }
-    }
-
-    fn end_section(&mut self) {
-        let Some(at) = self.at.take() else { return };
-        let mut new = Vec::new();
-        let mut add = |entry: &[u8]| {
-            new.extend_from_slice(entry);
-            new.push(b'\n');
-        };
-        let edit = self.section.flatten().map(|list| &self.change.edits[list]);
-        match (self.section, edit) {
-            (Some(None), _) => {
-                if let Some(Some(salt)) = &self.change.salt {
-                    add(salt);
-                }
-            }
-            (_, Some(Edit::Some { new, .. })) => new.iter().for_each(|it| add(it)),
-            (_, Some(Edit::All(entries))) => {
-                let wanted = self.wanted.take().unwrap_or_default();
-                let missing = entries.iter().filter(|it| wanted.contains(&it[..]));
-                missing.for_each(|it| add(it));
-            }
-            _ => {}
-        }
-        self.out.splice(at..at, new);
-    }
+    let access = kept.map_or(FileAccess::Mode(0o640), FileAccess::As);
+    replaced::replace(path, ".new", text, access)
 }
 
 #[cfg(test)]

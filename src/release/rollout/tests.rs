@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use proptest::prelude::*;
 
 use super::*;
+use crate::release::candidacy::{Candidacy, Role};
 
 const EVERY: Duration = Duration::from_secs(12);
 

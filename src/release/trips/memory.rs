@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use super::known::{HeldTrip, KnownRelease};
 use super::place::TripsPlace;
 use crate::lists::ServiceName;
+use crate::release::replaced::{self, FileAccess};
 use crate::release::state::{ReleaseState, Trip};
 
 /// The most bytes that are read of it.
@@ -116,25 +117,12 @@ pub(super) fn write(
     replace(&path, render(services, &place.name).as_bytes())
 }
 
-/// Puts a file with this text in the place of what is there, at once.
+/// Puts a file with this text in the place of what is there, at once. During an upgrade two processes may do
+/// so.
 ///
 /// # Errors
 /// Why it cannot be written: then all is as it was.
 pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}.new", std::process::id()));
-    let beside = PathBuf::from(beside);
-    let written = write_through(&beside, text).and_then(|()| fs::rename(&beside, path));
-    if written.is_err() {
-        // Nobody has a use for it; that it may stay is no worse than what has failed.
-        let _ = fs::remove_file(&beside);
-    }
-    written
-}
-
-fn write_through(path: &Path, text: &[u8]) -> io::Result<()> {
-    use std::io::Write;
-    let mut file = fs::File::create(path)?;
-    file.write_all(text)?;
-    file.sync_all()
+    let ending = format!(".{}.new", std::process::id());
+    replaced::replace(path, &ending, text, FileAccess::Mode(0o666))
 }

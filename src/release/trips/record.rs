@@ -2,6 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 
+use crate::fleet::plain::sentence;
 use crate::lists::ServiceName;
 use crate::release::history::ChangeRecord;
 use crate::release::state::Trip;
@@ -30,12 +31,9 @@ pub(super) fn record(
         Some(reason) => format!("{}: {reason}", trip.why),
         None => trip.why.clone(),
     };
-    let sentence = trip.numbers["text"].as_str().map(plain_text);
+    let found = trip.numbers["text"].as_str().map(sentence);
     let numbers = (!trip.numbers.is_null()).then(|| format!("numbers {}", trip.numbers));
-    let lines = [
-        Some(format!("+ tripped {}", trip.pre)),
-        sentence.or(numbers),
-    ];
+    let lines = [Some(format!("+ tripped {}", trip.pre)), found.or(numbers)];
     Some(ChangeRecord {
         number: last.map_or(0, |it| it.number) + 1,
         id,
@@ -50,10 +48,6 @@ pub(super) fn record(
         after: lists.to_owned(),
         ..ChangeRecord::default()
     })
-}
-
-fn plain_text(text: &str) -> String {
-    text.chars().filter(|it| !it.is_control()).collect()
 }
 
 /// The same for whoever writes this trip, and however often: the store may lose it.

@@ -109,6 +109,21 @@ impl ReleaseNotice {
         self
     }
 
+    /// `pre` was promoted, and is what `prod` was if that is a swap.
+    pub(crate) fn promoted(service: &ServiceName, is_swap: bool) -> Self {
+        let sentence = match is_swap {
+            false => "pre was promoted: its servers are prod now",
+            true => "pre was promoted: its servers are prod now, and those of prod are pre",
+        };
+        Self::new(NoticeKind::Promoted, service, sentence)
+    }
+
+    /// The release was rolled back.
+    pub(crate) fn rolled_back(service: &ServiceName) -> Self {
+        let sentence = "the release was rolled back: nobody gets pre";
+        Self::new(NoticeKind::RolledBack, service, sentence)
+    }
+
     /// A version was taken back. Where the store does not have that yet, it holds in one gateway alone.
     pub(crate) fn tripped(service: &ServiceName, trip: &Trip, is_stored: bool) -> Self {
         let why = match &*trip.why {
