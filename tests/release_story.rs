@@ -19,8 +19,8 @@ use std::time::Duration;
 use serde_json::Value;
 use story::crowd::Crowd;
 use story::fleet::{self, shares};
-use story::ground::{Ground, uids};
 use story::model::{Model, Outcome, bucket};
+use story::world::{World, uids};
 use support::Commands;
 
 /// A step that needs a verdict may take so long on a busy machine.
@@ -41,14 +41,14 @@ const PARTS: [(usize, std::ops::Range<u64>); 5] = [
 const CLIENTS: usize = ANYBODY + 90;
 
 /// Those who come by chance.
-fn anybody(ground: &Ground) -> Crowd {
+fn anybody(world: &World) -> Crowd {
     let all = uids("anybody", "", &[(ANYBODY, 0..10_000)]);
-    Crowd::gather(&all, &ground.addresses())
+    Crowd::gather(&all, &world.addresses())
 }
 
 /// Those of whom some are in each step of a release with this salt.
-fn known(ground: &Ground, salt: &str) -> Crowd {
-    Crowd::gather(&uids("known", salt, &PARTS), &ground.addresses())
+fn known(world: &World, salt: &str) -> Crowd {
+    Crowd::gather(&uids("known", salt, &PARTS), &world.addresses())
 }
 
 fn wait_for_all(crowds: &[Crowd; 2]) {
@@ -73,7 +73,7 @@ fn check_answers(outcome: &Outcome, what: &str) {
 
 /// What the history says of the lists: who, by which verb, and which shares have gone and come.
 #[track_caller]
-fn told(ground: &Ground) -> Vec<[String; 3]> {
+fn told(world: &World) -> Vec<[String; 3]> {
     let word = |it: &Value, name: &str| it[name].as_str().unwrap_or_default().to_owned();
     let shares = |it: &Value| {
         let lines = it["difference"].as_array().unwrap().iter();
@@ -81,7 +81,7 @@ fn told(ground: &Ground) -> Vec<[String; 3]> {
         let shares = lines.map(|(sign, it)| format!("{sign}{}", it.split(':').next().unwrap()));
         shares.collect::<Vec<_>>().join(" ")
     };
-    let all = ground.history();
+    let all = world.history();
     all.iter()
         .map(|it| [word(it, "by"), word(it, "verb"), shares(it)])
         .collect()
@@ -108,11 +108,11 @@ fn check_told_once(messages: &[Value]) {
 
 /// `graygate explain` knows of each of them what the test has computed.
 #[track_caller]
-fn check_explained(ground: &Ground, salt: &str, share: u64) {
+fn check_explained(world: &World, salt: &str, share: u64) {
     let parts = [(2, 0..share), (2, share..10_000)];
     for uid in uids("explained", salt, &parts) {
         let cookie = format!("uid={uid}");
-        let page = ground.json(&["explain", "127.0.0.1", "--cookie", &cookie]);
+        let page = world.json(&["explain", "127.0.0.1", "--cookie", &cookie]);
         let pool = if bucket(salt, &uid) < share {
             "pre"
         } else {
@@ -124,41 +124,41 @@ fn check_explained(ground: &Ground, salt: &str, share: u64) {
 
 #[test]
 fn a_bad_release_takes_itself_back_from_a_quarter_of_the_clients() {
-    let ground = Ground::new();
+    let world = World::new();
     let words = "stage 1% --by-cookie uid --by ann --reason 1.7 --wait";
-    ground.done(&words.split(' ').collect::<Vec<_>>());
-    let salt = ground.salt();
-    let crowds = [anybody(&ground), known(&ground, &salt)];
+    world.done(&words.split(' ').collect::<Vec<_>>());
+    let salt = world.salt();
+    let crowds = [anybody(&world), known(&world, &salt)];
     wait_for_all(&crowds);
     let words = "rollout start --steps 1,5,25,50,100 --every 2s --by ann --reason quiet";
-    ground.done(&words.split(' ').collect::<Vec<_>>());
-    ground.wait_stored("5%", STEP, |it| it.lists.share() == 500);
-    ground.wait_in_force();
-    check_explained(&ground, &salt, 500);
-    ground.wait_stored("25%", STEP, |it| it.lists.share() == 2_500);
-    ground.wait_in_force();
-    let defect = ground.break_new_version();
-    ground.wait_stored("it is taken back", STEP, |it| it.is_tripped);
+    world.done(&words.split(' ').collect::<Vec<_>>());
+    world.wait_stored("5%", STEP, |it| it.lists.share() == 500);
+    world.wait_in_force();
+    check_explained(&world, &salt, 500);
+    world.wait_stored("25%", STEP, |it| it.lists.share() == 2_500);
+    world.wait_in_force();
+    let defect = world.break_new_version();
+    world.wait_stored("it is taken back", STEP, |it| it.is_tripped);
     println!("taken back after {:?}", defect.elapsed());
-    ground.wait_tripped(SOON);
-    ground.wait_stored("nobody is gray", STEP, |it| it.lists.share() == 0);
-    ground.wait_in_force();
+    world.wait_tripped(SOON);
+    world.wait_stored("nobody is gray", STEP, |it| it.lists.share() == 0);
+    world.wait_in_force();
     wait_for_all(&crowds);
-    let asked = ground.asked("new");
+    let asked = world.asked("new");
     wait_for_all(&crowds);
     assert_eq!(
-        ground.asked("new"),
+        world.asked("new"),
         asked,
         "it is asked, though it was taken back"
     );
 
     let answers: Vec<_> = crowds.into_iter().flat_map(Crowd::dismiss).collect();
-    let (gateways, store) = (ground.timelines(), ground.store.timeline());
+    let (gateways, store) = (world.timelines(), world.store.timeline());
     let steps = fleet::check(&gateways, &store);
     assert_eq!(shares(&steps), [0, 100, 500, 2_500, 0]);
     let model = Model {
         salt: &salt,
-        servers: &ground.servers(),
+        servers: &world.servers(),
         gateways: &gateways,
         defect: Some(defect),
     };
@@ -174,11 +174,11 @@ fn a_bad_release_takes_itself_back_from_a_quarter_of_the_clients() {
         );
     }
 
-    let trip = ground.redis.cli(&["GET", "graygate:tripped"]);
+    let trip = world.redis.cli(&["GET", "graygate:tripped"]);
     let trip: String = redis::from_redis_value(trip).unwrap();
     let trip: Value = serde_json::from_str(&trip).unwrap();
     let aborted = "the release in pre was taken back";
-    let history = ground.history();
+    let history = world.history();
     let of_verb = |verb: &str| history.iter().find(|it| it["verb"] == verb).unwrap();
     let rollback = of_verb("rollback");
     let leader = rollback["by"].as_str().unwrap();
@@ -193,7 +193,7 @@ fn a_bad_release_takes_itself_back_from_a_quarter_of_the_clients() {
     ];
     // Who has taken it back is there as well; whoever leads need not have waited for that.
     let (trips, others): (Vec<_>, Vec<_>) =
-        told(&ground).into_iter().partition(|it| it[1] == "trip");
+        told(&world).into_iter().partition(|it| it[1] == "trip");
     assert_eq!(others, expected);
     assert_eq!(trips, [[by, "trip", ""]]);
     assert_eq!(
@@ -202,9 +202,9 @@ fn a_bad_release_takes_itself_back_from_a_quarter_of_the_clients() {
     );
     let why = format!("rollout: aborted: {aborted} at {at} by {by}: worse; carried on by {leader}");
     assert_eq!(rollback["reason"], why);
-    let table = ground.done(&["history"]);
+    let table = world.done(&["history"]);
     assert!(table.lines().all(|it| it.chars().count() < 210), "{table}");
-    let status = ground.done(&["rollout", "status"]);
+    let status = world.done(&["rollout", "status"]);
     let lines: Vec<&str> = status.lines().collect();
     assert!(
         lines[0].starts_with("aborted since ") && lines[0].ends_with("step 3 of 5 (25%)"),
@@ -212,7 +212,7 @@ fn a_bad_release_takes_itself_back_from_a_quarter_of_the_clients() {
     );
     assert!(lines[1].starts_with(aborted), "{status}");
 
-    let messages = ground.messages();
+    let messages = world.messages();
     check_told_once(&messages);
     let [message] = of_kind(&messages, "tripped")[..] else {
         panic!("{messages:#?}");
@@ -221,7 +221,7 @@ fn a_bad_release_takes_itself_back_from_a_quarter_of_the_clients() {
         assert_eq!(message[name], trip[name], "{name}");
     }
     assert_eq!(of_kind(&messages, "rolled-back").len(), 1, "{messages:#?}");
-    let status = ground.done(&["status"]);
+    let status = world.done(&["status"]);
     assert!(
         status.contains("TRIPPED     pre was taken back at "),
         "{status}"
@@ -230,72 +230,72 @@ fn a_bad_release_takes_itself_back_from_a_quarter_of_the_clients() {
     let said = format!(
         "taken back: everybody gets the old version; {counted}\ntaken back at {at} by {by}: worse; "
     );
-    for gateway in &ground.gateways {
+    for gateway in &world.gateways {
         let output = Commands::of(&gateway.path("graygate.ini")).run(&["verdict"]);
         let found = String::from_utf8(output.stdout).unwrap();
         assert!(found.starts_with(&said), "{found}");
     }
-    let refused = ground.refused(&["stage", "5%"]);
+    let refused = world.refused(&["stage", "5%"]);
     assert!(refused.contains(aborted), "{refused}");
 
     // The next version is another release, of which nobody holds that against it.
-    ground.replace_pre("mended");
-    ground.done(&["stage", "5%", "--by", "bob", "--wait"]);
-    let next = ground.salt();
+    world.replace_pre("mended");
+    world.done(&["stage", "5%", "--by", "bob", "--wait"]);
+    let next = world.salt();
     assert_ne!(next, salt);
-    let crowd = known(&ground, &next);
+    let crowd = known(&world, &next);
     crowd.wait_for_all();
     let answers = crowd.dismiss();
     let model = Model {
         salt: &next,
-        servers: &ground.servers(),
-        gateways: &ground.timelines(),
+        servers: &world.servers(),
+        gateways: &world.timelines(),
         defect: None,
     };
     let outcome = model.judge(&answers);
     check_answers(&outcome, "the next version");
-    assert!(ground.asked("mended") > 0);
-    assert_eq!(ground.asked("new"), asked);
+    assert!(world.asked("mended") > 0);
+    assert_eq!(world.asked("new"), asked);
 }
 
 #[test]
 fn a_good_release_reaches_everybody_and_can_still_be_taken_back() {
-    let ground = Ground::new();
-    let [old, new] = ["old", "new"].map(|it| ground.version(it));
-    let anybody = anybody(&ground);
+    let world = World::new();
+    let [old, new] = ["old", "new"].map(|it| world.version(it));
+    let anybody = anybody(&world);
     anybody.wait_for_all();
     let words = "rollout start --steps 1,25,100 --every 1s --by-cookie uid --promote --by ann";
-    ground.done(&words.split(' ').chain(["--yes"]).collect::<Vec<_>>());
-    let salt = ground.salt();
-    let crowds = [anybody, known(&ground, &salt)];
-    let is_promoted = |it: &story::ground::StoreSeen| it.lists.prod == new;
-    ground.wait_stored("it is promoted", 3 * STEP, is_promoted);
-    ground.wait_in_force();
+    world.done(&words.split(' ').chain(["--yes"]).collect::<Vec<_>>());
+    let salt = world.salt();
+    let crowds = [anybody, known(&world, &salt)];
+    let is_promoted = |it: &story::world::StoreSeen| it.lists.prod == new;
+    world.wait_stored("it is promoted", 3 * STEP, is_promoted);
+    world.wait_in_force();
     wait_for_all(&crowds);
-    let asked = ground.asked("old");
+    let asked = world.asked("old");
     wait_for_all(&crowds);
-    assert_eq!(ground.asked("old"), asked, "the old version is asked");
+    assert_eq!(world.asked("old"), asked, "the old version is asked");
     // What was there before: everybody has the new version as a share of everybody.
-    ground.done(&["undo", "--yes", "--wait", "--by", "bob"]);
-    ground.wait_in_force();
+    world.done(&["undo", "--yes", "--wait", "--by", "bob"]);
+    world.wait_in_force();
     wait_for_all(&crowds);
-    assert_eq!(ground.asked("old"), asked, "the old version is asked");
-    ground.done(&["rollback", "--yes", "--wait", "--by", "bob"]);
-    ground.wait_in_force();
+    assert_eq!(world.asked("old"), asked, "the old version is asked");
+    world.done(&["rollback", "--yes", "--wait", "--by", "bob"]);
+    world.wait_in_force();
     wait_for_all(&crowds);
     // By hand: a quarter, then everybody, then nobody.
     for verb in ["stage 25%", "promote --yes", "rollback --yes"] {
         let words = verb.split(' ').chain(["--wait", "--by", "bob"]);
-        ground.done(&words.collect::<Vec<_>>());
-        ground.wait_in_force();
+        world.done(&words.collect::<Vec<_>>());
+        world.wait_in_force();
         wait_for_all(&crowds);
     }
-    let asked = ground.asked("new");
+    let asked = world.asked("new");
     wait_for_all(&crowds);
-    assert_eq!(ground.asked("new"), asked, "the new version is asked");
+    assert_eq!(world.asked("new"), asked, "the new version is asked");
 
     let answers: Vec<_> = crowds.into_iter().flat_map(Crowd::dismiss).collect();
-    let (gateways, store) = (ground.timelines(), ground.store.timeline());
+    let (gateways, store) = (world.timelines(), world.store.timeline());
     let steps = fleet::check(&gateways, &store);
     let expected = [0, 100, 2_500, 10_000, 0, 10_000, 0, 2_500, 0, 0];
     assert_eq!(shares(&steps), expected);
@@ -307,7 +307,7 @@ fn a_good_release_reaches_everybody_and_can_still_be_taken_back() {
         ]
     );
     assert_eq!((&steps[9].seen.prod, &steps[9].seen.pre), (&old, &new));
-    let servers = ground.servers();
+    let servers = world.servers();
     let by_gateways = Model {
         salt: &salt,
         servers: &servers,
@@ -335,7 +335,7 @@ fn a_good_release_reaches_everybody_and_can_still_be_taken_back() {
     assert_eq!(judged.len(), CLIENTS);
 
     // What a verb has confirmed is nobody's trouble.
-    for gateway in &ground.gateways {
+    for gateway in &world.gateways {
         assert_eq!(gateway.stderr.count("change-held"), 0);
     }
     let salts: BTreeSet<_> = store.iter().filter_map(|it| it.seen.salt.clone()).collect();
@@ -351,12 +351,12 @@ fn a_good_release_reaches_everybody_and_can_still_be_taken_back() {
         ["bob", "promote", "- 25"],
         ["bob", "rollback", ""],
     ];
-    assert_eq!(told(&ground), expected);
-    let history = ground.history();
+    assert_eq!(told(&world), expected);
+    let history = world.history();
     for (earlier, later) in history.iter().zip(&history[1..]) {
         assert_eq!(earlier["after"], later["before"]);
     }
-    let messages = ground.messages();
+    let messages = world.messages();
     check_told_once(&messages);
     assert_eq!(of_kind(&messages, "promoted").len(), 2, "{messages:#?}");
     assert_eq!(of_kind(&messages, "rolled-back").len(), 2, "{messages:#?}");

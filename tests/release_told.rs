@@ -15,7 +15,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use story::crowd::Crowd;
-use story::ground::{Ground, uids};
+use story::world::{World, uids};
 
 const HEADING: &str = "## A release from beginning to end\n";
 
@@ -133,13 +133,13 @@ fn only_looks(words: &[String]) -> bool {
 }
 
 /// Runs it on the machine of the first gateway; what it says.
-fn run(ground: &Ground, words: &[String]) -> Vec<String> {
+fn run(world: &World, words: &[String]) -> Vec<String> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let (program, words) = words.split_first().unwrap();
     assert_eq!(*program, "graygate");
     // What takes ten minutes for a reader.
     let words = words.iter().map(|it| if *it == "10m" { "4s" } else { it });
-    let output = ground.run(&words.collect::<Vec<_>>());
+    let output = world.run(&words.collect::<Vec<_>>());
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8(said).unwrap();
     said.lines().map(str::to_owned).collect()
@@ -149,28 +149,25 @@ fn run(ground: &Ground, words: &[String]) -> Vec<String> {
 fn every_command_of_a_whole_release_says_what_it_says_in_the_page() {
     let scenes = scenes();
     assert!(scenes.len() > 12, "{scenes:?}");
-    let ground = Ground::new();
-    let crowd = Crowd::gather(
-        &uids("reader", "", &[(200, 0..10_000)]),
-        &ground.addresses(),
-    );
+    let world = World::new();
+    let crowd = Crowd::gather(&uids("reader", "", &[(200, 0..10_000)]), &world.addresses());
     crowd.wait_for_all();
     for scene in &scenes {
         let (words, says) = match scene {
             Scene::Breaks => {
-                ground.wait_stored("a quarter has it", PATIENCE, |it| it.lists.share() >= 2_500);
-                ground.break_new_version();
+                world.wait_stored("a quarter has it", PATIENCE, |it| it.lists.share() >= 2_500);
+                world.break_new_version();
                 continue;
             }
             Scene::Mended => {
-                ground.mend_new_version();
+                world.mend_new_version();
                 continue;
             }
             Scene::Command { words, says } => (words, says),
         };
         let begun = Instant::now();
         loop {
-            let said = run(&ground, words);
+            let said = run(&world, words);
             if is_told(says, &said) {
                 break;
             }

@@ -13,6 +13,12 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 
+#[path = "../bench/accounting.rs"]
+#[allow(dead_code)] // The bench uses all of it; here only what ends children.
+mod accounting;
+#[path = "../bench/children.rs"]
+#[allow(dead_code)]
+mod children;
 #[path = "../bench/interruption.rs"]
 mod interruption;
 mod load;

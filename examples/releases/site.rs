@@ -7,7 +7,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::programs::{Gateway, Program, free_address};
+use crate::children::{Running, free_address};
+use crate::programs::Gateway;
 use crate::version::Version;
 
 /// A folder that is gone with this.
@@ -38,7 +39,7 @@ pub(crate) struct Site {
     client: redis::Client,
     /// Its address, without the number of a database.
     url: String,
-    _redis: Program,
+    _redis: Running,
     folder: Folder,
 }
 
@@ -53,7 +54,8 @@ impl Site {
         let mut command = Command::new("redis-server");
         command.args(["--port", &address.port().to_string(), "--bind", "127.0.0.1"]);
         command.args(["--save", "", "--notify-keyspace-events", "KA"]);
-        let redis = Program::start(command.current_dir(&folder.0), address)?;
+        command.current_dir(&folder.0);
+        let redis = Running::start(command, address, &folder.0.join("redis.log"))?;
         let url = format!("redis://{address}");
         let client = redis::Client::open(url.as_str()).map_err(|it| it.to_string())?;
         Ok(Self {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::ground::StoreSeen;
 use super::model::{InForceSeen, ListsSeen};
 use super::watch::{Spell, Timeline};
+use super::world::StoreSeen;
 
 /// What Redis has is in force so soon, on a busy machine: far above what it takes.
 const SOON: Duration = Duration::from_secs(3);

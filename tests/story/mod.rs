@@ -3,6 +3,6 @@
 
 pub(crate) mod crowd;
 pub(crate) mod fleet;
-pub(crate) mod ground;
 pub(crate) mod model;
 pub(crate) mod watch;
+pub(crate) mod world;

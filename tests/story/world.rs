@@ -35,7 +35,7 @@ struct Server {
     origin: Origin,
 }
 
-pub(crate) struct Ground {
+pub(crate) struct World {
     /// An operator's, on the machine of the first gateway.
     commands: Commands,
     watches: Vec<Watch<InForceSeen>>,
@@ -69,7 +69,7 @@ fn server(name: &str, is_broken: &Arc<AtomicBool>) -> Server {
     }
 }
 
-impl Deref for Ground {
+impl Deref for World {
     type Target = Commands;
 
     fn deref(&self) -> &Commands {
@@ -77,7 +77,7 @@ impl Deref for Ground {
     }
 }
 
-impl Ground {
+impl World {
     #[track_caller]
     pub(crate) fn new() -> Self {
         let is_broken = Arc::default();
