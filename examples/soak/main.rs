@@ -1,6 +1,7 @@
 //! A long run of the gateway with 1, 2 and 4 workers side by side, under everything that clients, origins,
-//! Redis and operators do ([`load`], [`origin`], [`unrest`]). What each gateway has is sampled
-//! ([`sample`]), and [`verdict`] says whether it grows with time instead of with load.
+//! Redis and operators do ([`load`], [`origin`], [`unrest`], [`release`]). What each gateway has is sampled
+//! ([`sample`]), and what Redis has ([`stored`]), and [`verdict`] says whether it grows with time instead of
+//! with load.
 //! `scripts/soak` builds what this needs, and runs it.
 //!
 //! Load comes in rounds with a quiet moment after each, so that what an idle gateway has can be compared
@@ -28,10 +29,13 @@ mod interruption;
 mod load;
 mod origin;
 mod page;
+mod receiver;
+mod release;
 mod sample;
 mod selected;
 mod short;
 mod site;
+mod stored;
 mod tally;
 mod unrest;
 mod verdict;
@@ -126,7 +130,12 @@ fn soak(
     let (start, round) = (Instant::now(), round(arguments.minutes));
     let end = start + Duration::from_secs_f64(arguments.minutes * 60.0);
     let mut site = Site::start(&arguments.graygate, &[1, 2, 4])?;
-    let mut series: Vec<sample::Series> = site.gateways.iter().map(sample::Series::new).collect();
+    let mut series: Vec<sample::Series> = site
+        .gateways
+        .iter()
+        .map(sample::Series::of_gateway)
+        .collect();
+    let mut stored = stored::series();
     let tallies = tally::Tallies::new(site.gateways.len());
     for at in 0.. {
         let busy = round.saturating_sub(QUIET).max(QUIET);
@@ -134,23 +143,24 @@ fn soak(
             break;
         }
         let until = Instant::now() + busy;
-        load::round(
-            &mut site,
-            &tallies,
-            &mut series,
-            seed.wrapping_add(at << 32),
+        let round = load::Round {
+            at,
+            seed: seed.wrapping_add(at << 32),
             until,
-        )?;
+        };
+        round.run(&mut site, &arguments.graygate, &tallies, &mut series)?;
         std::thread::sleep(QUIET);
         for (series, gateway) in series.iter_mut().zip(&site.gateways) {
             series.take_idle(gateway)?;
         }
+        stored::take(&mut stored, &site.redis)?;
         let (seconds, failed) = (start.elapsed().as_secs(), tallies.failed());
         let requests = tallies.requests();
         say(&format!(
             "{seconds:5} s: {requests} requests, {failed} failed that must not"
         ));
     }
+    series.push(stored);
     let command = format!("scripts/soak --minutes {} --seed {seed}", arguments.minutes);
     Ok(page::of(&command, &series, &tallies))
 }

@@ -19,16 +19,22 @@ pub(crate) enum Mood {
     Resets,
     /// Takes requests and says nothing, for longer than the gateway waits.
     Stalls,
+    /// Answers that it cannot: a version that is broken.
+    Fails,
 }
 
 impl Mood {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Sound,
         Self::Away,
         Self::Closes,
         Self::Resets,
         Self::Stalls,
+        Self::Fails,
     ];
+
+    /// Those of a flaky server, whose requests can be sent to another one.
+    const FLAKY: usize = 5;
 }
 
 /// Longer than `read_timeout`.
@@ -69,10 +75,14 @@ impl Origin {
         Ok(Self { address, shared })
     }
 
-    /// Another mood, from now on.
+    /// Another mood of a flaky server, from now on.
     pub(crate) fn turn(&self, at: usize) {
-        let mood = u8::try_from(at % Mood::ALL.len()).unwrap_or_default();
-        self.shared.mood.store(mood, Ordering::Relaxed);
+        self.be(Mood::ALL[at % Mood::FLAKY]);
+    }
+
+    /// This mood, from now on.
+    pub(crate) fn be(&self, mood: Mood) {
+        self.shared.mood.store(mood as u8, Ordering::Relaxed);
     }
 }
 
@@ -123,6 +133,10 @@ fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
             Mood::Stalls => {
                 std::thread::sleep(STALL);
                 return Ok(());
+            }
+            Mood::Fails => {
+                peer.send("HTTP/1.1 500 Broken\r\nContent-Length: 0\r\n\r\n")?;
+                continue;
             }
         }
         if !answer(&mut peer, &head)? {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::sample::{QUANTITIES, Series};
+use crate::sample::Series;
 use crate::tally::Tallies;
 use crate::verdict::{self, Verdict};
 
@@ -11,13 +11,13 @@ pub(crate) fn of(command: &str, series: &[Series], tallies: &Tallies) -> (String
     let (mut page, mut sound) = (format!("{command}\n"), true);
     // Writing to a String cannot fail.
     for series in series {
-        let _ = writeln!(page, "\n{} workers: medians of each third", series.workers);
+        let _ = writeln!(page, "\n{}: medians of each third", series.name);
         let _ = writeln!(
             page,
             "{:<26} {:>5} {:>10} {:>10} {:>10} {:>9}  verdict",
             "quantity", "state", "first", "middle", "last", "a round"
         );
-        for (quantity, row) in QUANTITIES.iter().zip(&series.rows) {
+        for (quantity, row) in series.quantities.iter().zip(&series.rows) {
             let _ = write!(page, "{:<26} {:>5} ", quantity.name, quantity.state.name());
             let verdict = verdict::judge(row, quantity.slack);
             sound &= !verdict.is_some_and(|it| it.grows);
@@ -49,6 +49,7 @@ fn line(verdict: &Verdict) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sample::QUANTITIES;
     use crate::tally::Outcome;
 
     fn series(highest: impl Fn(usize) -> f64) -> Series {
@@ -62,7 +63,9 @@ mod tests {
             };
             (0..14).map(number).collect()
         };
-        Series::of(2, QUANTITIES.iter().map(|it| row(it.name)).collect())
+        let mut series = Series::new("2 workers".to_owned(), &QUANTITIES);
+        series.rows = QUANTITIES.iter().map(|it| row(it.name)).collect();
+        series
     }
 
     #[test]

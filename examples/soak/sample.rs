@@ -35,12 +35,12 @@ pub(crate) struct Quantity {
     pub(crate) slack: Slack,
 }
 
-const fn quantity(name: &'static str, state: State, fixed: f64, share: f64) -> Quantity {
+pub(crate) const fn quantity(name: &'static str, state: State, fixed: f64, share: f64) -> Quantity {
     let slack = Slack { fixed, share };
     Quantity { name, state, slack }
 }
 
-/// Everything that is looked at, in the order of the page.
+/// Everything that is looked at of a gateway, in the order of the page.
 pub(crate) const QUANTITIES: [Quantity; 16] = [
     quantity("descriptors", State::Idle, 16.0, 0.1),
     quantity("descriptors", State::Busy, 32.0, 0.25),
@@ -60,33 +60,30 @@ pub(crate) const QUANTITIES: [Quantity; 16] = [
     quantity("workers' CPU µs a request", State::Busy, 30.0, 0.5),
 ];
 
-/// The numbers of one gateway, each quantity's in a row.
+/// The numbers of one gateway, or of Redis, each quantity's in a row.
 pub(crate) struct Series {
-    pub(crate) workers: usize,
+    /// Whose they are.
+    pub(crate) name: String,
+    pub(crate) quantities: &'static [Quantity],
     pub(crate) rows: Vec<Vec<f64>>,
     /// CPU time and requests at the begin of the round.
     begun: (Duration, f64),
 }
 
-type Numbers = BTreeMap<&'static str, f64>;
+pub(crate) type Numbers = BTreeMap<&'static str, f64>;
 
 impl Series {
-    pub(crate) fn new(gateway: &Gateway) -> Self {
+    pub(crate) fn new(name: String, quantities: &'static [Quantity]) -> Self {
         Self {
-            workers: gateway.workers,
-            rows: QUANTITIES.iter().map(|_| Vec::new()).collect(),
+            name,
+            quantities,
+            rows: quantities.iter().map(|_| Vec::new()).collect(),
             begun: (Duration::ZERO, 0.0),
         }
     }
 
-    #[cfg(test)]
-    pub(crate) fn of(workers: usize, rows: Vec<Vec<f64>>) -> Self {
-        let begun = (Duration::ZERO, 0.0);
-        Self {
-            workers,
-            rows,
-            begun,
-        }
+    pub(crate) fn of_gateway(gateway: &Gateway) -> Self {
+        Self::new(format!("{} workers", gateway.workers), &QUANTITIES)
     }
 
     /// Begins a round.
@@ -140,8 +137,8 @@ impl Series {
         Ok(())
     }
 
-    fn note(&mut self, state: State, numbers: &Numbers) {
-        for (quantity, row) in QUANTITIES.iter().zip(&mut self.rows) {
+    pub(crate) fn note(&mut self, state: State, numbers: &Numbers) {
+        for (quantity, row) in self.quantities.iter().zip(&mut self.rows) {
             if let (true, Some(number)) = (quantity.state == state, numbers.get(quantity.name)) {
                 row.push(*number);
             }
@@ -206,7 +203,7 @@ fn workers_time(id: u32) -> Result<Duration, String> {
 }
 
 /// What `/metrics` says.
-fn metrics(gateway: &Gateway) -> Result<String, String> {
+pub(crate) fn metrics(gateway: &Gateway) -> Result<String, String> {
     let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let mut client = Client::connect(gateway.admin).map_err(|it| format!("admin: {it}"))?;
     let answer = client.ask(request).map_err(|it| format!("admin: {it}"))?;
@@ -214,7 +211,7 @@ fn metrics(gateway: &Gateway) -> Result<String, String> {
 }
 
 /// The sum of all samples whose name, with or without labels, begins like this.
-fn sum(metrics: &str, name: &str) -> f64 {
+pub(crate) fn sum(metrics: &str, name: &str) -> f64 {
     let samples = metrics.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
         let is_whole = name.ends_with('}') || rest.starts_with(['{', ' ']);

@@ -52,7 +52,7 @@ pub(crate) fn run(
         .collect();
     let source = format!("file = {}\n", lists.display());
     let gateway = Gateway::start(program, scratch.path(), workers, listen, &source)?;
-    let (tallies, mut series) = (Tallies::new(1), Series::new(&gateway));
+    let (tallies, mut series) = (Tallies::new(1), Series::of_gateway(&gateway));
     for round in 0..ROUNDS {
         if interrupted.load(Ordering::Relaxed) {
             break;

@@ -4,7 +4,8 @@ use std::fmt::Write;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -15,7 +16,10 @@ use crate::acts::GRAY;
 use crate::children::{Running, free_address};
 use crate::client::Client;
 use crate::origin::Origin;
+use crate::receiver::Receiver;
+use crate::release::{BASKET, TUNNEL_GRACE};
 use crate::selected::{ENDED, SERVICES, SHOP};
+use crate::stored;
 
 /// A running gateway.
 pub(crate) struct Gateway {
@@ -46,9 +50,10 @@ impl Gateway {
         let _ = write!(
             settings,
             "[gateway]\nlisten = {}\nworkers = {workers}\npid_file = pid\nuser =\n\
-             [admin]\nsocket = off\nlisten = {admin}\n[log]\naccess = access.log\nerror = error.log\n\
+             tunnel_grace = {}s\n[admin]\nsocket = off\nlisten = {admin}\n[log]\naccess = access.log\nerror = error.log\n\
              [lists]\nlast_good = copy\n{source}",
-            addresses.join(", ")
+            addresses.join(", "),
+            TUNNEL_GRACE.as_secs()
         );
         let ini = folder.join("graygate.ini");
         fs::write(&ini, with_keepalive(&settings, 64))
@@ -92,6 +97,11 @@ impl Gateway {
         self.running.id()
     }
 
+    /// Its ini file, also for commands.
+    pub(crate) fn ini(&self) -> PathBuf {
+        self.folder.join("graygate.ini")
+    }
+
     fn signal(&self, signal: Signal) {
         // One that has ended shows by everything else.
         let _ = kill(Pid::from_raw(self.id().cast_signed()), signal);
@@ -104,10 +114,7 @@ impl Gateway {
         // As an editor does it.
         let new = self.folder.join("graygate.ini.new");
         let written = fs::write(&new, settings);
-        if written
-            .and_then(|()| fs::rename(&new, self.folder.join("graygate.ini")))
-            .is_ok()
-        {
+        if written.and_then(|()| fs::rename(&new, self.ini())).is_ok() {
             self.signal(Signal::SIGHUP);
         }
     }
@@ -129,6 +136,11 @@ pub(crate) struct Site {
     /// Sound ones of the new and of the old version.
     sound: Vec<Origin>,
     pub(crate) flaky: Origin,
+    /// The two versions of the service that is released all the time.
+    old: Origin,
+    pub(crate) new: Origin,
+    pub(crate) receiver: Receiver,
+    pub(crate) weather: Weather,
     _scratch: TempDir,
 }
 
@@ -140,25 +152,51 @@ impl Site {
             Origin::start(free_address()?).map_err(|it| format!("a server: {it}"))
         };
         let sound = (0..4).map(|_| origin()).collect::<Result<Vec<_>, _>>()?;
-        let flaky = origin()?;
-        let redis = Redis::start(scratch.path())?;
+        let receiver =
+            Receiver::start(free_address()?).map_err(|it| format!("a receiver: {it}"))?;
         let mut site = Self {
             gateways: Vec::new(),
-            redis,
+            redis: Redis::start(scratch.path())?,
             sound,
-            flaky,
+            flaky: origin()?,
+            old: origin()?,
+            new: origin()?,
+            receiver,
+            weather: Weather::new(),
             _scratch: scratch,
         };
         site.fill().map_err(|it| format!("redis: {it}"))?;
         for workers in workers {
             let url = site.redis.url();
-            let source = format!("{SERVICES}[redis]\nurl = {url}\nnode = soak-{workers}\n");
+            let receiver = site.receiver.address;
+            let source = format!(
+                "{SERVICES}{BASKET}[verdict]\nwebhook = http://{receiver}/\n\
+                 [redis]\nurl = {url}\nnode = soak-{workers}\n"
+            );
             let listen = vec![free_address()?];
             let folder = site._scratch.path();
             let gateway = Gateway::start(program, folder, *workers, listen, &source)?;
             site.gateways.push(gateway);
         }
+        site.fill_history(program)?;
         Ok(site)
+    }
+
+    /// Has the history of the release as full as it gets.
+    fn fill_history(&self, program: &Path) -> Result<(), String> {
+        for verb in [&["admit"][..], &["remove", "--yes"]] {
+            let mut command = Command::new(program);
+            command
+                .args(verb)
+                .args(["127.9.9.9", "--service", "basket", "-c"]);
+            command.arg(self.gateways[0].ini()).stdin(Stdio::null());
+            let output = command.output().map_err(|it| format!("{verb:?}: {it}"))?;
+            if !output.status.success() {
+                let said = String::from_utf8_lossy(&output.stderr);
+                return Err(format!("{verb:?}: {said}"));
+            }
+        }
+        stored::fill(&self.redis).map_err(|it| format!("redis: {it}"))
     }
 
     fn fill(&self) -> redis::RedisResult<()> {
@@ -174,10 +212,13 @@ impl Site {
                 lists.cmd("RPUSH").arg(key).arg(addresses(origins));
             }
         }
-        lists
-            .cmd("RPUSH")
-            .arg("prod")
-            .arg(self.flaky.address.to_string());
+        for (key, origin) in [
+            ("prod", &self.flaky),
+            ("basket:prod", &self.old),
+            ("basket:pre", &self.new),
+        ] {
+            lists.cmd("RPUSH").arg(key).arg(origin.address.to_string());
+        }
         lists.exec(&mut self.redis.connect()?)
     }
 }
@@ -214,6 +255,8 @@ impl Redis {
             // So that it saves when it is told to end.
             .args(["--save", "3600 1", "--appendonly", "no"])
             .args(["--notify-keyspace-events", "KEA"])
+            // Records are dropped by so many at once.
+            .args(["--stream-node-max-entries", "10"])
             .arg("--dir")
             .arg(&self.folder);
         let log = self.folder.join("redis.log");
@@ -236,6 +279,45 @@ impl Redis {
         let client = redis::Client::open(self.url())?;
         client.get_connection_with_timeout(Duration::from_secs(5))
     }
+}
+
+/// Whether commands may fail because Redis was restarted.
+pub(crate) struct Weather {
+    start: Instant,
+    /// Until so many milliseconds after the start.
+    bad_until: AtomicU64,
+}
+
+impl Weather {
+    /// After a restart gateways connect again, and their heartbeats come.
+    const AFTER: Duration = Duration::from_secs(3);
+
+    fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            bad_until: AtomicU64::new(0),
+        }
+    }
+
+    /// It turns bad.
+    pub(crate) fn turn_bad(&self) {
+        self.bad_until.store(u64::MAX, Ordering::SeqCst);
+    }
+
+    /// It turns good, after a while.
+    pub(crate) fn turn_good(&self) {
+        let until = self.start.elapsed() + Self::AFTER;
+        self.bad_until.store(milliseconds(until), Ordering::SeqCst);
+    }
+
+    /// It is bad, or was at some time after `moment`.
+    pub(crate) fn was_bad_after(&self, moment: Instant) -> bool {
+        milliseconds(moment - self.start) < self.bad_until.load(Ordering::SeqCst)
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The settings of a gateway that keeps so many connections.

@@ -8,7 +8,7 @@ use fastrand::Rng;
 use crate::acts::GRAY;
 use crate::origin::Origin;
 use crate::selected::{ENDED, SHOP};
-use crate::site::{Gateway, Redis};
+use crate::site::{Gateway, Redis, Weather};
 
 /// Twenty changes of the lists a second.
 const CHANGE: Duration = Duration::from_millis(50);
@@ -20,6 +20,7 @@ const RESTART: Duration = Duration::from_secs(4);
 pub(crate) fn until(
     until: Instant,
     redis: &mut Redis,
+    weather: &Weather,
     gateways: &[Gateway],
     flaky: &Origin,
     mut random: Rng,
@@ -35,7 +36,9 @@ pub(crate) fn until(
         }
         if now >= restart {
             connection = None;
+            weather.turn_bad();
             redis.restart()?;
+            weather.turn_good();
             restart = Instant::now() + 5 * RESTART;
         }
         // Without a connection there is another try at the next change.
