@@ -300,6 +300,30 @@ fn a_restart_without_redis_knows_it() {
 }
 
 #[test]
+fn a_restart_beside_a_redis_that_has_lost_all_of_it_goes_on_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("last-good");
+    let with_copy = |it: Setup| it.set("lists.last_good", copy.display());
+    let mut site = Site::with(1, with_copy);
+    site.redis
+        .cli(&["SET", "graygate:release", "{\"epoch\":\"e1\"}"]);
+    site.redis.cli(&["SET", KEY, &site.trip("e1").to_string()]);
+    site.wait("prod");
+    let file = folder.path().join("last-good.trips");
+    let is_known_as_stored = || fs::read_to_string(&file).is_ok_and(|it| it.contains("\"e1\""));
+    wait_until("the file", DEADLINE, is_known_as_stored);
+    site.gateways.remove(0).end();
+    site.redis.cli(&["FLUSHALL"]);
+    site.fill();
+    site.add(0, with_copy);
+    wait_until("the key to be written again", DEADLINE, || {
+        site.redis.cli(&["GET", KEY]) != redis::Value::Nil
+    });
+    site.wait("prod");
+    site.first().wait_for_log("tripped");
+}
+
+#[test]
 fn an_upgrade_without_redis_knows_it() {
     let mut site = Site::with(1, |it| {
         let it = it.set("gateway.pid_file", "pid");
@@ -530,6 +554,29 @@ fn with_a_lists_file_the_key_is_a_file_beside_it_and_holds_through_a_restart() {
     fs::remove_file(&key).unwrap();
     gateway.wait_served(GRAY, "pre", DEADLINE);
     gateway.wait_for_log("trip-reset");
+}
+
+#[test]
+fn whoever_has_reset_it_is_named_also_where_a_later_step_is_read_with_that() {
+    let site = Site::start(1);
+    let redis = &site.redis;
+    redis.cli(&["SET", "graygate:release", "{\"epoch\":\"e1\"}"]);
+    redis.cli(&["SET", KEY, &site.trip("e1").to_string()]);
+    site.wait("prod");
+    // As the gateway finds it that has heard of both at once.
+    let state =
+        json!({ "epoch": "e3", "reset": { "epoch": "e2", "by": "ann", "reason": "mended" } });
+    let both = "redis.call('DEL', KEYS[1]) redis.call('SET', KEYS[2], ARGV[1])";
+    redis.cli(&[
+        "EVAL",
+        both,
+        "2",
+        KEY,
+        "graygate:release",
+        &state.to_string(),
+    ]);
+    let line = site.first().wait_for_log("trip-reset");
+    assert!(line.contains("by=\"ann\" reason=\"mended\""), "{line}");
 }
 
 #[test]

@@ -159,6 +159,7 @@ impl Trips {
         self.save();
         let mut known = self.known();
         if let Some(release) = known.services.get_mut(service) {
+            release.is_being_kept = false;
             self.settle(service, release);
         }
         drop(known);
@@ -277,9 +278,10 @@ impl Trips {
         let name = service.in_log();
         match &known.held {
             Some(held) if held.version == lists.version => {
-                if known.told != Some(version) {
-                    known.told = Some(version);
-                    known.is_own = self.webhook.is_node(&held.trip.by);
+                // Of several that have found the same, one has written it.
+                known.is_own = self.webhook.is_node(&held.trip.by);
+                if known.told != Some(held.version) && !known.is_being_kept {
+                    known.told = Some(held.version);
                     tell_trip(service, &held.trip);
                 }
             }
@@ -297,11 +299,11 @@ impl Trips {
             }
             None => {
                 if known.told.take().is_some() {
-                    let note = known.state.reset.as_ref();
-                    let note = note.filter(|it| it.epoch == known.epoch());
-                    tell_reset(service, note);
+                    let note = known.ended_by.take();
+                    tell_reset(service, note.as_ref());
                     if known.is_own {
-                        self.webhook.tell(ReleaseNotice::trip_reset(service, note));
+                        self.webhook
+                            .tell(ReleaseNotice::trip_reset(service, note.as_ref()));
                     }
                 }
             }
@@ -376,11 +378,12 @@ impl ReleaseWatch for Trips {
         let mut all = self.known();
         let before = all.services.get(service).map(|it| it.held.clone());
         let known = all.services.entry(service.clone()).or_default();
+        let lost = read.lost || known.has_lost(&read.state);
         (known.is_heard, known.expected) = (true, None);
         match &read.state {
             StoredText::Text(text) => known.see_state(ReleaseState::parse(text)),
             // Its evidence is what was lost, too.
-            StoredText::Absent if !read.lost => known.state = ReleaseState::default(),
+            StoredText::Absent if !lost => known.state = ReleaseState::default(),
             StoredText::Absent | StoredText::Unknown => {}
         }
         let lists = self.in_force.load_of(service);
@@ -394,7 +397,7 @@ impl ReleaseWatch for Trips {
             }
             (StoredText::Absent, _) => {
                 known.taken_for = None;
-                known.see_none(read.lost);
+                known.see_none(lost);
             }
             _ => {}
         }

@@ -4,7 +4,8 @@ use xxhash_rust::xxh64::xxh64;
 
 use crate::lists::{Digest, ServiceName};
 use crate::release::rollout::Rollout;
-use crate::release::state::{ReleaseState, Trip};
+use crate::release::state::{ReleaseState, ResetNote, Trip};
+use crate::store::StoredText;
 
 /// What is known of the release of a service.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +30,11 @@ pub(super) struct KnownRelease {
     pub(super) told: Option<u64>,
     /// It was this gateway that has taken that back.
     pub(super) is_own: bool,
+    /// Who has reset what was held last, if that is why it is over. The state may have another epoch by the
+    /// time that it is read: a step or a share begins one, too.
+    pub(super) ended_by: Option<ResetNote>,
+    /// The file is about to have what is held: until then nobody hears of it, whoever looks meanwhile.
+    pub(super) is_being_kept: bool,
 }
 
 /// A trip.
@@ -108,8 +114,9 @@ impl KnownRelease {
         }
     }
 
-    /// This gateway takes something back.
+    /// This gateway takes something back, and is going to keep that.
     pub(super) fn find(&mut self, trip: Trip) {
+        self.is_being_kept = true;
         self.held = Some(HeldTrip {
             version: trip.version(),
             trip,
@@ -154,6 +161,13 @@ impl KnownRelease {
         }
     }
 
+    /// Who knows of a trip by its file alone cannot tell a key that was deleted meanwhile from one that the
+    /// store has lost: it has lost more where the `state` of the release has gone as well, and no verb takes
+    /// that away.
+    pub(super) fn has_lost(&self, state: &StoredText) -> bool {
+        !self.is_heard && *state == StoredText::Absent && !self.state.epoch.is_empty()
+    }
+
     /// The store has none; it may have been `lost`.
     pub(super) fn see_none(&mut self, lost: bool) {
         let Some(held) = &mut self.held else {
@@ -166,6 +180,7 @@ impl KnownRelease {
         if was_deleted || is_over {
             let version = held.version;
             self.held = None;
+            self.ended_by = self.state.reset.clone().filter(|_| is_over);
             if !is_over {
                 self.begin_anew(version);
             }

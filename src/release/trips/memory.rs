@@ -71,6 +71,8 @@ pub(super) fn parse(text: &str, store: &str) -> BTreeMap<ServiceName, KnownRelea
             latest: None,
             told: None,
             is_own: false,
+            ended_by: None,
+            is_being_kept: false,
         };
         let name = match &**name {
             ServiceName::DEFAULT => ServiceName::default(),

@@ -336,3 +336,71 @@ fn a_copy_that_is_older_than_what_the_file_knows_ends_nothing() {
         assert_eq!(next.stands(), stands);
     }
 }
+
+#[test]
+fn nobody_hears_of_a_trip_before_the_file_has_it_whoever_looks_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("lists").display().to_string();
+    let bench = Bench::with(&config(&format!("[lists]\nlast_good = {copy}\n")), None);
+    let is_told = || {
+        let known = bench.trips.known();
+        let mut services = known.services.values();
+        services.any(|it| it.told.is_some())
+    };
+    // The disk is slow.
+    let saving = bench.trips.saving.lock().unwrap();
+    std::thread::scope(|scope| {
+        let trips = scope.spawn(|| bench.trips_now(""));
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while bench.stands() != UNWRITTEN && std::time::Instant::now() < until {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        assert_eq!(bench.stands(), UNWRITTEN, "it counts at once");
+        bench.trips.tick();
+        bench.reads_none();
+        assert!(!is_told());
+        drop(saving);
+        assert!(trips.join().unwrap());
+    });
+    assert!(is_told());
+    assert!(folder.path().join("lists.trips").exists());
+}
+
+#[test]
+fn of_two_gateways_that_have_found_the_same_one_tells_its_end() {
+    let bench = Bench::new();
+    let node = bench.trips.node();
+    let of = |by: &str| Trip {
+        by: by.to_owned(),
+        ..bench.trip_in("")
+    };
+    let is_own = || {
+        let known = bench.trips.known();
+        let mut services = known.services.values();
+        services.any(|it| it.is_own)
+    };
+    assert!(bench.trips.trip(&ServiceName::default(), of(&node)));
+    assert!(is_own());
+    // The other one was faster.
+    bench.reads(&of("another").to_json().to_string());
+    assert_eq!(bench.stands(), STORED);
+    assert!(!is_own());
+}
+
+#[test]
+fn what_the_store_has_lost_while_the_gateway_was_away_was_not_deleted() {
+    let bench = Bench::new();
+    let state = || text_of("{\"epoch\":\"e\"}");
+    bench.read(
+        text_of(&bench.trip_in("e").to_json().to_string()),
+        state(),
+        false,
+    );
+    assert_eq!(bench.stands(), STORED);
+    let handed = ReleaseWatch::hand_over(&*bench.trips);
+    for (state, stands) in [(state(), NONE), (StoredText::Absent, UNWRITTEN)] {
+        let next = Bench::with(&config(""), Some(handed.as_deref()));
+        next.read(StoredText::Absent, state, false);
+        assert_eq!(next.stands(), stands);
+    }
+}

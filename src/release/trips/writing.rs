@@ -181,6 +181,7 @@ impl Trips {
         let is_it = |it: &HeldTrip| !it.is_stored && it.trip == *trip;
         if release.held.take_if(|it| is_it(it)).is_some() {
             // At once, or the evidence of before would take it back again until the next reading.
+            release.ended_by = by.as_ref().and_then(|it| it.reset.clone());
             if let Some(state) = by {
                 release.see_state(*state);
             }
