@@ -122,6 +122,7 @@ fn differences(heard: &[Heard]) -> Vec<String> {
         )
     });
     let tripped: Vec<String> = tripped.collect();
+    let releases = differing_releases(&nodes);
     let used = nodes.iter().max_by_key(|it| it.entries_used);
     let behind = nodes.iter().filter_map(|node| {
         let used = used.filter(|it| it.entries_used > node.entries)?;
@@ -130,8 +131,39 @@ fn differences(heard: &[Heard]) -> Vec<String> {
             node.name, used.name
         ))
     });
-    let differing = tripped.into_iter().chain(differing);
+    let differing = tripped.into_iter().chain(differing).chain(releases);
     differing.chain(behind.take(NAMED)).collect()
+}
+
+/// Where gateways hold different things of a release beside its lists. Who says nothing of that is not
+/// compared.
+fn differing_releases(nodes: &[&Node]) -> Vec<String> {
+    let mut held: BTreeMap<ServiceName, BTreeMap<String, &str>> = BTreeMap::new();
+    for node in nodes {
+        let others = node.services.keys().filter_map(|it| ServiceName::parse(it));
+        for service in others.chain([ServiceName::default()]) {
+            if let Some(release) = node.release_of(&service) {
+                // The first that has it, to be named.
+                let of_service = held.entry(service).or_default();
+                of_service.entry(release.in_words()).or_insert(&node.name);
+            }
+        }
+    }
+    let differing = held.into_iter().filter(|(_, it)| it.len() > 1);
+    let differing = differing.map(|(service, it)| {
+        let of = match service.is_default() {
+            true => String::new(),
+            false => format!(" of {service}"),
+        };
+        let each = it.iter().take(NAMED);
+        let each = each.map(|(release, node)| format!("{node} has {release}"));
+        let each: Vec<String> = each.collect();
+        format!(
+            "the gateways differ in the release{of}: {}",
+            each.join("; ")
+        )
+    });
+    differing.collect()
 }
 
 /// The gateways on this Redis that skip entries of `gray` which are more than addresses, as far as they are
@@ -254,6 +286,7 @@ fn row_of_silent(silent: &Silent) -> [String; 8] {
 pub(super) mod tests {
     use super::*;
     use crate::fleet::node::NodeService;
+    use crate::fleet::release::NodeRelease;
 
     pub(in crate::cli) const OLD: &str = "00000000000000aa";
     pub(in crate::cli) const NEW: &str = "00000000000000bb";
@@ -269,6 +302,8 @@ pub(super) mod tests {
             mode: "events".to_owned(),
             held: Vec::new(),
             tripped: None,
+            release: None,
+            pre: None,
             services: BTreeMap::new(),
             entries: 2,
             entries_used: 1,
@@ -312,6 +347,28 @@ gateway-1  0.1.0           00000000000000bb  2           0.0s  events  gray,prod
             note: None,
         };
         assert_eq!(table(&look), expected);
+    }
+
+    #[test]
+    fn a_gateway_that_holds_another_state_of_the_release_is_named() {
+        let with = |name: &str, is_frozen: bool| {
+            let mut heard = heard(name, Some(NEW), 5000);
+            let release = NodeRelease {
+                epoch: "e".to_owned(),
+                is_frozen,
+                rollout: None,
+            };
+            heard.node.as_mut().unwrap().release = Some(release);
+            heard
+        };
+        // One that says nothing of it differs from nobody.
+        let old = heard("old", Some(NEW), 5000);
+        let same = [with("a", true), with("b", true), old];
+        assert_eq!(differences(&same), Vec::<String>::new());
+        assert_eq!(
+            differences(&[with("a", true), with("b", true), with("c", false)]),
+            ["the gateways differ in the release: c has epoch e; a has epoch e, frozen"]
+        );
     }
 
     #[test]

@@ -13,7 +13,10 @@ use serde_json::json;
 use crate::cli::fleet::{NAMED, held, notes, settings};
 use crate::cli::report::Report;
 use crate::config::RedisSettings;
+use crate::fleet::node::Node;
 use crate::fleet::nodes::{FleetLook, Heard, Nodes};
+use crate::fleet::release::{NodeRelease, ReleaseTurn};
+use crate::lists::ServiceName;
 
 /// The pause between two looks of a wait: shortest, longest. A look that takes long is followed by a
 /// longer pause.
@@ -44,29 +47,39 @@ pub(crate) fn wait(
         return Err(format!("the timeout is too long; at most {most}"));
     }
     let settings = settings(config)?;
-    let watch = AwaitedNodes::new(digest.to_ascii_lowercase(), at_least);
+    let digest = digest.to_ascii_lowercase();
+    let watch = AwaitedNodes::new(AwaitedState::Lists(digest.clone()), at_least);
     let (watch, note) = watched(&settings, watch, limit)?;
     let text = format!("{}\n", watch.success());
-    let (digest, holding) = (&watch.digest, watch.seen.len());
+    let holding = watch.seen.len();
     let json = json!({ "digest": digest, "holding": holding, "note": note });
     let report = Report::new(text, json);
     Ok(report.noting(notes(note.as_deref())))
 }
 
-/// Waits until every gateway on this Redis holds the lists with this digest; where there is none, that is
-/// said unless there must be `some`. Returns one line that says so.
+/// What gateways are to hold.
+#[derive(Clone, Debug)]
+pub(crate) enum AwaitedState {
+    /// The lists with this digest.
+    Lists(String),
+    /// What has become of the release of a service, beside its lists.
+    Release(ServiceName, ReleaseTurn),
+}
+
+/// Waits until every gateway on this Redis holds what is `awaited`; where there is none, that is said unless
+/// there must be `some`. Returns one line that says so.
 ///
 /// # Errors
 /// As [`wait`].
 pub(crate) fn wait_for(
     settings: &RedisSettings,
-    digest: &str,
+    awaited: AwaitedState,
     limit: Duration,
     some: bool,
 ) -> Result<String, String> {
     let watch = AwaitedNodes {
         at_least: usize::from(some),
-        ..AwaitedNodes::new(digest.to_owned(), 1)
+        ..AwaitedNodes::new(awaited, 1)
     };
     let watched = watched(settings, watch, limit.min(LONGEST_WAIT));
     watched.map(|(watch, _)| watch.success())
@@ -119,15 +132,15 @@ struct LastSeen {
 /// The gateways that are waited for. One that shuts down cleanly is not waited for any
 /// more; one whose key expires meanwhile is, since it may serve old lists.
 struct AwaitedNodes {
-    digest: String,
+    awaited: AwaitedState,
     at_least: usize,
     seen: BTreeMap<String, LastSeen>,
 }
 
 impl AwaitedNodes {
-    fn new(digest: String, at_least: usize) -> Self {
+    fn new(awaited: AwaitedState, at_least: usize) -> Self {
         Self {
-            digest,
+            awaited,
             at_least: at_least.max(1),
             seen: BTreeMap::new(),
         }
@@ -154,30 +167,59 @@ impl AwaitedNodes {
     }
 
     fn holds(&self, seen: &LastSeen) -> bool {
-        let node = seen.heard.node.as_ref();
-        !seen.lost && node.is_some_and(|it| it.holds(&self.digest))
+        let Some(node) = seen.heard.node.as_ref().filter(|_| !seen.lost) else {
+            return false;
+        };
+        match &self.awaited {
+            AwaitedState::Lists(digest) => node.holds(digest),
+            AwaitedState::Release(service, turn) => {
+                node.release_of(service).is_some_and(|it| turn.is_held(it))
+            }
+        }
+    }
+
+    /// False for a gateway that tells nothing of what is awaited: it is an older one, or has no verdict.
+    fn is_awaited(&self, seen: &LastSeen) -> bool {
+        match (&self.awaited, &seen.heard.node) {
+            (AwaitedState::Release(service, _), Some(node)) => node.release_of(service).is_some(),
+            _ => true,
+        }
+    }
+
+    /// The gateways that are waited for, and the others.
+    fn parts(&self) -> (Vec<&LastSeen>, Vec<&LastSeen>) {
+        self.seen.values().partition(|it| self.is_awaited(it))
+    }
+
+    /// What they do, of one or of several.
+    fn deed(&self, is_one: bool) -> String {
+        let verb = |one: &'static str, several: &'static str| if is_one { one } else { several };
+        match &self.awaited {
+            AwaitedState::Lists(digest) => format!("{} {digest}", verb("holds", "hold")),
+            AwaitedState::Release(_, turn) => {
+                format!("{} heard: {}", verb("has", "have"), turn.in_words())
+            }
+        }
     }
 
     /// What is still missing, if something is.
     fn complaint(&self) -> Option<String> {
-        let (all, digest) = (self.seen.len(), &self.digest);
-        let lacking: Vec<&LastSeen> = self.seen.values().filter(|it| !self.holds(it)).collect();
+        let (awaited, others) = self.parts();
+        let all = awaited.len();
+        let lacking: Vec<&LastSeen> = awaited.into_iter().filter(|it| !self.holds(it)).collect();
         let holding = all - lacking.len();
-        if lacking.is_empty() && holding >= self.at_least {
+        // Of the others, nobody ever knows.
+        let are_few = holding + others.len() < self.at_least;
+        if lacking.is_empty() && !are_few {
             return None;
         }
-        let mut text = format!("{holding} of {all} gateways hold {digest}");
-        if holding < self.at_least {
+        let mut text = format!("{holding} of {all} gateways {}", self.deed(false));
+        if are_few {
             // Writing to a String cannot fail.
             let _ = write!(text, ", at least {} required", self.at_least);
         }
-        let nodes = || self.seen.values().filter_map(|it| it.heard.node.as_ref());
-        let awaited = AwaitedLists {
-            service: nodes().find_map(|it| it.service_of(digest)),
-            entries: nodes().map(|it| it.entries_used).max().unwrap_or_default(),
-        };
         for seen in lacking.iter().take(NAMED) {
-            let _ = write!(text, "; {}", shortcoming(seen, &awaited));
+            let _ = write!(text, "; {}", self.shortcoming(seen));
         }
         if lacking.len() > NAMED {
             let _ = write!(text, "; and {} more", lacking.len() - NAMED);
@@ -192,10 +234,49 @@ impl AwaitedNodes {
     }
 
     fn success(&self) -> String {
-        match self.seen.len() {
-            0 => "no gateway is heard of on this Redis".to_owned(),
-            1 => format!("the only gateway holds {}", self.digest),
-            all => format!("all {all} gateways hold {}", self.digest),
+        let (awaited, others) = self.parts();
+        let mut text = match awaited.len() {
+            0 if others.is_empty() => "no gateway is heard of on this Redis".to_owned(),
+            0 => "no gateway is waited for".to_owned(),
+            1 if others.is_empty() => format!("the only gateway {}", self.deed(true)),
+            1 => format!("{} {}", awaited[0].heard.name, self.deed(true)),
+            all if others.is_empty() => format!("all {all} gateways {}", self.deed(false)),
+            all => format!("{all} gateways {}", self.deed(false)),
+        };
+        if !others.is_empty() {
+            let names = others.iter().take(NAMED).map(|it| &*it.heard.name);
+            let names: Vec<&str> = names.collect();
+            let more = if others.len() > NAMED { ", …" } else { "" };
+            // Writing to a String cannot fail.
+            let _ = write!(
+                text,
+                "; what it holds of the release is not told by {}{more}",
+                names.join(", ")
+            );
+        }
+        text
+    }
+
+    /// Why one gateway does not count.
+    fn shortcoming(&self, seen: &LastSeen) -> String {
+        let (name, heard) = (&seen.heard.name, last_heard(seen));
+        let Some(node) = &seen.heard.node else {
+            return format!("{name} has a heartbeat that is not understood");
+        };
+        match &self.awaited {
+            AwaitedState::Lists(digest) => {
+                let nodes = || self.seen.values().filter_map(|it| it.heard.node.as_ref());
+                let awaited = AwaitedLists {
+                    service: nodes().find_map(|it| it.service_of(digest)),
+                    entries: nodes().map(|it| it.entries_used).max().unwrap_or_default(),
+                };
+                let has = awaited.lacked_by(node);
+                format!("{name} {has}, {heard})")
+            }
+            AwaitedState::Release(service, _) => {
+                let has = node.release_of(service).map(NodeRelease::in_words);
+                format!("{name} has {} ({heard})", has.unwrap_or_default())
+            }
         }
     }
 }
@@ -208,36 +289,37 @@ struct AwaitedLists<'a> {
     entries: u64,
 }
 
-/// Why one gateway does not count.
-fn shortcoming(seen: &LastSeen, awaited: &AwaitedLists<'_>) -> String {
-    let name = &seen.heard.name;
-    let Some(node) = &seen.heard.node else {
-        return format!("{name} has a heartbeat that is not understood");
-    };
-    let of_service = awaited.service.map(|it| (it, node.services.get(it)));
-    let (generation, digest, whose) = match of_service {
-        None => (node.generation, &node.digest, String::new()),
-        Some((service, Some(it))) => (it.generation, &it.digest, format!(" of {service}")),
-        Some((service, None)) => (0, &None, format!(" of {service}, which it does not know")),
-    };
-    let holds = match digest {
-        Some(digest) => format!("holds {digest}{whose} (generation {generation}"),
-        None => format!("has no lists{whose} (generation 0"),
-    };
-    let behind = match node.entries < awaited.entries {
-        true => ", it understands no entries but addresses",
-        false => "",
-    };
-    let held = match held(node).as_slice() {
-        [] => String::new(),
-        held => format!(", held: {}", held.join(" ")),
-    };
-    let heard = match seen.heard.ago() {
+impl AwaitedLists<'_> {
+    /// What a gateway has instead; the parenthesis is open.
+    fn lacked_by(&self, node: &Node) -> String {
+        let of_service = self.service.map(|it| (it, node.services.get(it)));
+        let (generation, digest, whose) = match of_service {
+            None => (node.generation, &node.digest, String::new()),
+            Some((service, Some(it))) => (it.generation, &it.digest, format!(" of {service}")),
+            Some((service, None)) => (0, &None, format!(" of {service}, which it does not know")),
+        };
+        let holds = match digest {
+            Some(digest) => format!("holds {digest}{whose} (generation {generation}"),
+            None => format!("has no lists{whose} (generation 0"),
+        };
+        let behind = match node.entries < self.entries {
+            true => ", it understands no entries but addresses",
+            false => "",
+        };
+        let held = match held(node).as_slice() {
+            [] => String::new(),
+            held => format!(", held: {}", held.join(" ")),
+        };
+        format!("{holds}{held}{behind}")
+    }
+}
+
+fn last_heard(seen: &LastSeen) -> String {
+    match seen.heard.ago() {
         _ if seen.lost => "no longer heard from".to_owned(),
         Some(ago) => format!("heard from {:.1}s ago", ago.as_secs_f64()),
         None => "its key never expires".to_owned(),
-    };
-    format!("{name} {holds}{held}{behind}, {heard})")
+    }
 }
 
 #[cfg(test)]
@@ -247,13 +329,21 @@ mod tests {
 
     /// What is said after some looks, each so many milliseconds after the start.
     fn complaint(at_least: usize, looks: &[(u64, &[Heard])]) -> Option<String> {
-        let mut watch = AwaitedNodes::new(NEW.to_owned(), at_least);
+        watched_for(&AwaitedState::Lists(NEW.to_owned()), at_least, looks).complaint()
+    }
+
+    fn watched_for(
+        awaited: &AwaitedState,
+        at_least: usize,
+        looks: &[(u64, &[Heard])],
+    ) -> AwaitedNodes {
+        let mut watch = AwaitedNodes::new(awaited.clone(), at_least);
         let start = Instant::now();
         for (ms, heard) in looks {
             let at = start + Duration::from_millis(*ms);
             watch.look(heard.to_vec(), at, at);
         }
-        watch.complaint()
+        watch
     }
 
     #[test]
@@ -337,5 +427,67 @@ mod tests {
         // One that held it and is silent is not known to.
         let held = heard("b", Some(NEW), 300);
         assert!(complaint(1, &[(0, &[a(), held]), (400, &[a()])]).is_some());
+    }
+
+    #[test]
+    fn who_says_nothing_of_the_release_is_not_waited_for_and_is_named() {
+        let says = |name: &str, is_frozen: bool| {
+            let mut heard = heard(name, Some(OLD), 5000);
+            let release = NodeRelease {
+                is_frozen,
+                ..NodeRelease::default()
+            };
+            heard.node.as_mut().unwrap().release = Some(release);
+            heard
+        };
+        let turn = ReleaseTurn {
+            before: NodeRelease::default(),
+            after: NodeRelease {
+                is_frozen: true,
+                ..NodeRelease::default()
+            },
+        };
+        let frozen = AwaitedState::Release(ServiceName::default(), turn);
+        let said = |at_least: usize, heard: &[Heard]| {
+            let watch = watched_for(&frozen, at_least, &[(0, heard)]);
+            watch.complaint().unwrap_or_else(|| watch.success())
+        };
+        let (a, b) = (says("a", true), says("b", true));
+        let old = heard("old", Some(OLD), 5000);
+        let behind = says("b", false);
+        for (at_least, heard, expected) in [
+            (
+                1,
+                &[][..],
+                "0 of 0 gateways have heard: the lists are frozen, at least 1 required",
+            ),
+            (
+                1,
+                &[a.clone()][..],
+                "the only gateway has heard: the lists are frozen",
+            ),
+            (
+                1,
+                &[a.clone(), b][..],
+                "all 2 gateways have heard: the lists are frozen",
+            ),
+            (
+                1,
+                &[a.clone(), old.clone()][..],
+                "a has heard: the lists are frozen; what it holds of the release is not told by old",
+            ),
+            (
+                1,
+                &[old][..],
+                "no gateway is waited for; what it holds of the release is not told by old",
+            ),
+            (
+                1,
+                &[a, behind][..],
+                "1 of 2 gateways have heard: the lists are frozen; b has no epoch (heard from 1.0s ago)",
+            ),
+        ] {
+            assert_eq!(said(at_least, heard), expected);
+        }
     }
 }

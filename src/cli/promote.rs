@@ -14,6 +14,7 @@ use crate::cli::report::Report;
 use crate::cli::verbs;
 use crate::config::{Config, Store};
 use crate::fleet::nodes::{FleetLook, Heard, Nodes, Silent};
+use crate::fleet::release::PeersUp;
 use crate::lists::{PoolName, ServiceName};
 use crate::release::change::{ListsChange, Verb};
 
@@ -62,6 +63,7 @@ fn objections(
         match Nodes::new(settings).read(Instant::now() + TIME_LIMIT) {
             Ok(look) => {
                 doubting = doubts(&look.heard, service).or(doubting);
+                against.extend(servers_out_elsewhere(&look.heard, service));
                 against.extend(elsewhere(&look, &change.before.to_string()));
                 notes.extend(silent(&look.silent));
             }
@@ -99,6 +101,20 @@ fn servers_out(flags: &VerbFlags, service: &ServiceName) -> Result<Option<String
         })
         .collect();
     Ok((!out.is_empty()).then(|| format!("not all servers of pre are up: {}", some(&out))))
+}
+
+/// The gateways that say that they do not take all servers of `pre` for up.
+fn servers_out_elsewhere(heard: &[Heard], service: &ServiceName) -> Option<String> {
+    let lacking: Vec<String> = heard
+        .iter()
+        .filter_map(|it| {
+            let pre = it.node.as_ref()?.pre_of(service)?;
+            let PeersUp { up, all } = pre;
+            pre.lacks_one()
+                .then(|| format!("{} has {up} of {all} up", it.name))
+        })
+        .collect();
+    (!lacking.is_empty()).then(|| format!("not all servers of pre are up: {}", some(&lacking)))
 }
 
 /// The gateways that may serve by whatever lists they had.

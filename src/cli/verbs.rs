@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::cli::admin_client::AdminClient;
 use crate::cli::arguments::VerbFlags;
-use crate::cli::fleet_wait;
+use crate::cli::fleet_wait::{self, AwaitedState};
 use crate::cli::lists::named;
 use crate::cli::notify;
 use crate::cli::report::{Form, Report};
@@ -166,15 +166,16 @@ impl VerbOutcome<'_> {
         text.push_str(&said);
         text.push('\n');
         let (mut held, mut failed) = (None, None);
-        if before == after {
-            // Heartbeats have the digest of the lists alone.
-            if number.is_some() && self.flags.wait {
-                notes.push("the lists are as before, so no gateway is waited for".to_owned());
-            }
-        } else if let Some(number) = number {
-            match self.wait(number, &after.to_string()) {
-                Ok(waited) => held = waited,
-                Err(why) => failed = Some(why),
+        if let Some(number) = number {
+            match self.awaited(&change) {
+                Some(awaited) => match self.wait(number, awaited) {
+                    Ok(waited) => held = waited,
+                    Err(why) => failed = Some(why),
+                },
+                None if self.flags.wait => {
+                    notes.push("the lists are as before, so no gateway is waited for".to_owned());
+                }
+                None => {}
             }
         }
         if let Some(held) = &held {
@@ -204,11 +205,21 @@ impl VerbOutcome<'_> {
         }
     }
 
-    /// Waits until the lists are in force, if that is wanted; says where they are.
+    /// What gateways will hold that they have not held before, as far as they tell.
+    fn awaited(&self, change: &ListsChange) -> Option<AwaitedState> {
+        if change.before != change.after {
+            return Some(AwaitedState::Lists(change.after.to_string()));
+        }
+        let tells = matches!(self.config.store, Store::Redis(_));
+        let turn = Some(&change.turn).filter(|it| tells && !it.is_none())?;
+        Some(AwaitedState::Release(self.service.clone(), turn.clone()))
+    }
+
+    /// Waits until gateways hold what is awaited, if that is wanted; says who does.
     ///
     /// # Errors
-    /// Where they are not, or why that is not known.
-    fn wait(&self, number: u64, digest: &str) -> Result<Option<String>, String> {
+    /// Who does not, or why that is not known.
+    fn wait(&self, number: u64, awaited: AwaitedState) -> Result<Option<String>, String> {
         let flags = self.flags;
         let is_asked_for = flags.wait || !flags.no_wait && io::stdout().is_terminal();
         if !is_asked_for {
@@ -219,14 +230,17 @@ impl VerbOutcome<'_> {
             let text = format!("graygate: change {number} is made; waiting for the gateways\n");
             let _ = io::stderr().write_all(text.as_bytes());
         }
-        match &self.config.store {
-            Store::Redis(settings) => {
-                fleet_wait::wait_for(settings, digest, flags.timeout, flags.wait).map(Some)
+        match (&self.config.store, awaited) {
+            (Store::Redis(settings), awaited) => {
+                fleet_wait::wait_for(settings, awaited, flags.timeout, flags.wait).map(Some)
             }
-            Store::File(_) if !flags.wait && !is_asked(&flags.config) => {
+            (Store::File(_), _) if !flags.wait && !is_asked(&flags.config) => {
                 Ok(Some("no gateway runs with this file".to_owned()))
             }
-            Store::File(_) => self.wait_for_gateway(digest).map(Some),
+            (Store::File(_), AwaitedState::Lists(digest)) => {
+                self.wait_for_gateway(&digest).map(Some)
+            }
+            (Store::File(_), AwaitedState::Release(..)) => Ok(None),
         }
     }
 

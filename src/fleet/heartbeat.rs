@@ -20,6 +20,7 @@ use redis::{RedisError, RedisResult, Value};
 use super::index::Index;
 use crate::config;
 use crate::fleet::node::{GRAMMAR, Node, NodeService, NodeVerdict};
+use crate::fleet::release::{NodeRelease, PeersUp};
 use crate::store::flaps::{Flaps, Success};
 use crate::store::redis::errors::{describe, io_error};
 use crate::store::redis::link::Link;
@@ -93,6 +94,10 @@ pub(crate) struct NodeReport {
     pub held: Vec<String>,
     /// The version that is taken back, if one is.
     pub tripped: Option<String>,
+    /// What it holds of the release beside the lists, if it looks at that.
+    pub release: Option<NodeRelease>,
+    /// How the servers of `pre` do.
+    pub pre: Option<PeersUp>,
     /// The same of the services besides the default one.
     pub services: BTreeMap<String, NodeService>,
     /// What grammar its entries need.
@@ -196,6 +201,8 @@ struct Announced {
     mode: String,
     held: Vec<String>,
     tripped: Option<String>,
+    release: Option<NodeRelease>,
+    pre: Option<PeersUp>,
     services: BTreeMap<String, NodeService>,
     verdicts: BTreeMap<String, NodeVerdict>,
 }
@@ -208,6 +215,8 @@ impl Announced {
             mode: node.mode.clone(),
             held: node.held.clone(),
             tripped: node.tripped.clone(),
+            release: node.release.clone(),
+            pre: node.pre,
             services: node.services.clone(),
             verdicts: node.verdicts.clone(),
         }
@@ -224,6 +233,7 @@ impl Announced {
             || self.mode != other.mode
             || self.services != other.services
             || self.tripped != other.tripped
+            || (&self.release, self.pre) != (&other.release, other.pre)
             || self.verdicts.len() != other.verdicts.len()
             || !self.verdicts.iter().all(is_told)
     }
@@ -327,6 +337,8 @@ impl Beater {
             mode: report.mode.to_owned(),
             held: report.held,
             tripped: report.tripped,
+            release: report.release,
+            pre: report.pre,
             services: report.services,
             entries: GRAMMAR,
             entries_used: report.entries_used,

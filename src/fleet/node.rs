@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::release::{NodeRelease, PeersUp};
 use crate::fleet::plain::plain;
+use crate::lists::ServiceName;
 
 /// A gateway, as it was at one of its heartbeats.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +27,10 @@ pub(crate) struct Node {
     pub held: Vec<String>,
     /// The digest of the list `pre` whose version is taken back, if it is.
     pub tripped: Option<String>,
+    /// What it holds of the release beside the lists; none where it does not say.
+    pub release: Option<NodeRelease>,
+    /// How the servers of `pre` do there; none where it does not say.
+    pub pre: Option<PeersUp>,
     /// The services besides the default one, by their names.
     pub services: BTreeMap<String, NodeService>,
     /// Up to which grammar it understands entries of `gray`: see [`GRAMMAR`]; 1 where it does not say.
@@ -58,6 +64,10 @@ pub(crate) struct NodeService {
     pub held: Vec<String>,
     /// The digest of its list `pre`, if that version is taken back.
     pub tripped: Option<String>,
+    /// What the gateway holds of its release beside the lists, and how the servers of its `pre` do; none
+    /// where it does not say.
+    pub release: Option<NodeRelease>,
+    pub pre: Option<PeersUp>,
 }
 
 impl NodeService {
@@ -67,6 +77,7 @@ impl NodeService {
         if let Some(pre) = &self.tripped {
             members["tripped"] = json!(pre);
         }
+        add_release(&mut members, self.release.as_ref(), self.pre);
         members
     }
 
@@ -77,7 +88,19 @@ impl NodeService {
             generation: value["generation"].as_u64().unwrap_or_default(),
             held: held.filter_map(Value::as_str).map(plain).collect(),
             tripped: value["tripped"].as_str().map(plain),
+            release: NodeRelease::of(&value["release"]),
+            pre: PeersUp::of(&value["pre"]),
         }
+    }
+}
+
+/// Adds what there is to say.
+fn add_release(members: &mut Value, release: Option<&NodeRelease>, pre: Option<PeersUp>) {
+    if let Some(release) = release {
+        members["release"] = release.members();
+    }
+    if let Some(pre) = pre {
+        members["pre"] = pre.members();
     }
 }
 
@@ -220,6 +243,7 @@ impl Node {
         if let Some(pre) = &self.tripped {
             members["tripped"] = json!(pre);
         }
+        add_release(&mut members, self.release.as_ref(), self.pre);
         if !self.services.is_empty() {
             let services = self.services.iter();
             let services = services.map(|(name, it)| (name.clone(), it.members()));
@@ -247,6 +271,22 @@ impl Node {
         found.map(|(name, _)| &**name)
     }
 
+    /// What it holds of the release of a service, if it says so.
+    pub(crate) fn release_of(&self, service: &ServiceName) -> Option<&NodeRelease> {
+        match service.is_default() {
+            true => self.release.as_ref(),
+            false => self.services.get(service.as_str())?.release.as_ref(),
+        }
+    }
+
+    /// How the servers of `pre` of a service do there, if it says so.
+    pub(crate) fn pre_of(&self, service: &ServiceName) -> Option<PeersUp> {
+        match service.is_default() {
+            true => self.pre,
+            false => self.services.get(service.as_str())?.pre,
+        }
+    }
+
     /// Parses a heartbeat, which anybody may have written; `None` when it is something else. What only
     /// later versions know is ignored.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
@@ -265,6 +305,8 @@ impl Node {
             mode: text("mode")?,
             held: held.filter_map(Value::as_str).map(plain).collect(),
             tripped: text("tripped"),
+            release: NodeRelease::of(&page["release"]),
+            pre: PeersUp::of(&page["pre"]),
             services: services
                 .map(|(name, it)| (plain(name), NodeService::of(it)))
                 .collect(),
@@ -313,6 +355,8 @@ mod tests {
             mode: "events".to_owned(),
             held: vec!["prod".to_owned()],
             tripped: Some("00000000deadbeef".to_owned()),
+            release: Some(NodeRelease::default()),
+            pre: Some(PeersUp { up: 1, all: 2 }),
             services: BTreeMap::from([(
                 "shop".to_owned(),
                 NodeService {
@@ -320,6 +364,12 @@ mod tests {
                     generation: 3,
                     held: vec!["gray".to_owned()],
                     tripped: Some("11111111deadbeef".to_owned()),
+                    release: Some(NodeRelease {
+                        epoch: "e".to_owned(),
+                        is_frozen: true,
+                        rollout: Some("paused".to_owned()),
+                    }),
+                    pre: Some(PeersUp { up: 3, all: 3 }),
                 },
             )]),
             entries: GRAMMAR,
@@ -339,6 +389,8 @@ mod tests {
             age_seconds: None,
             held: Vec::new(),
             tripped: None,
+            release: None,
+            pre: None,
             services: BTreeMap::new(),
             verdicts: BTreeMap::new(),
             ..node()
@@ -412,12 +464,24 @@ mod tests {
     #[test]
     fn an_older_gateway_understands_addresses_only_and_has_one_service() {
         let mut members = node().members();
-        for name in ["entries", "entries_used", "services", "verdicts"] {
+        for name in [
+            "entries",
+            "entries_used",
+            "services",
+            "verdicts",
+            "release",
+            "pre",
+        ] {
             members.as_object_mut().unwrap().remove(name);
         }
         let node = Node::parse(members.to_string().as_bytes()).unwrap();
         assert_eq!((node.entries, node.entries_used), (1, 1));
         assert!(node.services.is_empty());
+        let service = ServiceName::default();
+        assert_eq!(
+            (node.release_of(&service), node.pre_of(&service)),
+            (None, None)
+        );
         assert!(node.holds("0123456789abcdef") && !node.holds("fedcba9876543210"));
     }
 }

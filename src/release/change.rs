@@ -19,9 +19,11 @@ use std::time::SystemTime;
 use serde_json::{Map, Value, json};
 
 use crate::fleet::plain::printable;
+use crate::fleet::release::ReleaseTurn;
 use crate::lists::{ByList, Digest, ListName, Lists};
 use crate::release::history::{Before, ChangedList};
 use crate::release::rollout::Course;
+use crate::release::state::ReleaseState;
 use crate::store::Entries;
 use crate::store::gate::guard::{Guarded, HoldReason};
 
@@ -123,6 +125,8 @@ pub(crate) struct ListsChange {
     pub(crate) after: Digest,
     /// What undoes it.
     pub(crate) undo: Before,
+    /// What becomes of the release, as gateways hold it.
+    pub(crate) turn: ReleaseTurn,
     /// As which verb it is in the history, and why, where the order does not say so.
     pub(crate) verb: Option<&'static str>,
     pub(crate) reason: Option<String>,
@@ -270,6 +274,7 @@ fn judged(work: Work<'_>, wanted: WantedChange) -> ListsChange {
     let (objections, accept) = held(terms, (&old, &new), *now);
     let (mut difference, undo) = compared(found, &wanted, &after);
     let state = with_sets(wanted.state, found, &wanted.edits, &after);
+    let turn = turn(&found.state, state.as_ref());
     difference.extend(wanted.more);
     ListsChange {
         edits: wanted.edits,
@@ -284,6 +289,7 @@ fn judged(work: Work<'_>, wanted: WantedChange) -> ListsChange {
         before: old.digest,
         after: new.digest,
         undo,
+        turn,
         verb: wanted.verb,
         reason: wanted.reason,
         by: wanted.by,
@@ -341,6 +347,14 @@ fn compared(
         undo.lists[list] = ChangedList::of(before, &gone, &come);
     }
     (lines, undo)
+}
+
+/// What gateways hold of a release that was in this state, and is in the next one, if there is one.
+fn turn(before: &Map<String, Value>, next: Option<&Map<String, Value>>) -> ReleaseTurn {
+    let held = |it: &Map<String, Value>| ReleaseState::of_json(&Value::Object(it.clone())).held();
+    let before = held(before);
+    let after = next.map_or_else(|| before.clone(), held);
+    ReleaseTurn { before, after }
 }
 
 /// A key that has no entries has no type either: what it was is noted in the state.

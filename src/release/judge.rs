@@ -24,6 +24,7 @@ use super::verdict::{Ground, Judged, Verdict};
 use super::webhook::{NoticeKind, ReleaseNotice, Webhook};
 use crate::config::{Config, Store, VerdictMode, VerdictSettings};
 use crate::fleet::node::NodeVerdict;
+use crate::fleet::release::PeersUp;
 use crate::lists::{PoolName, ServiceName};
 use crate::process::supervised;
 use crate::snapshot::Published;
@@ -234,6 +235,16 @@ impl Judge {
             false => Opinion::Against("no server of pre is up".to_owned()),
         };
         (case.release().to_owned(), opinion)
+    }
+
+    /// How many servers of `pre` of a service are up here, and how many there are.
+    pub(crate) fn pre_up(&self, service: &ServiceName) -> Option<PeersUp> {
+        let serving = self.in_force.serving();
+        let peers = serving.of(service)?.pools()[PoolName::Pre].peers();
+        Some(PeersUp {
+            up: peers.iter().filter(|it| it.health.is_up()).count() as u64,
+            all: peers.len() as u64,
+        })
     }
 
     /// What is known of the release of a service.

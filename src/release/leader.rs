@@ -33,8 +33,9 @@ use super::rollout::{
 use super::trips::Trips;
 use super::webhook::{NoticeKind, ReleaseNotice, Webhook, node_of};
 use crate::config::{Config, Store};
-use crate::fleet::nodes::Nodes;
+use crate::fleet::nodes::{Heard, Nodes};
 use crate::fleet::plain::plain;
+use crate::fleet::release::PeersUp;
 use crate::lists::{Digest, PoolName, ServiceName};
 use crate::process::supervised;
 use crate::snapshot::Published;
@@ -378,7 +379,7 @@ impl Leader {
         Some((trip.pre, why))
     }
 
-    /// A server of `pre` that is not up, or a gateway that does not hold the lists.
+    /// A server of `pre` that some gateway does not take for up, or a gateway that does not hold the lists.
     fn against_promotion(&self, config: &Config, service: &ServiceName) -> Option<String> {
         let serving = self.of.in_force.serving();
         let of = serving.of(service)?;
@@ -393,6 +394,13 @@ impl Leader {
         let digest = of.lists().digest.to_string();
         match Nodes::new(settings).read(Instant::now() + LIMIT) {
             Ok(look) => {
+                let lacks_one = |it: &&Heard| {
+                    let pre = it.node.as_ref().and_then(|node| node.pre_of(service));
+                    pre.is_some_and(PeersUp::lacks_one)
+                };
+                if let Some(it) = look.heard.iter().find(lacks_one) {
+                    return Some(format!("not all servers of pre are up at {}", it.name));
+                }
                 let mut others = look.without(&digest);
                 others
                     .next()

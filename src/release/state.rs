@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::rollout::{ROLLOUT, Rollout};
 use crate::fleet::plain::{plain, printable};
+use crate::fleet::release::NodeRelease;
 use crate::lists::Digest;
 
 /// The state of a release, as far as gateways look at it. It may have other members, which are others'
@@ -16,6 +17,8 @@ pub(crate) struct ReleaseState {
     pub(crate) epoch: String,
     /// Who has last said that a version may be tried again, and why.
     pub(crate) reset: Option<ResetNote>,
+    /// Somebody has frozen the lists.
+    pub(crate) is_frozen: bool,
     /// Its rollout, as of its last turn.
     pub(crate) rollout: Option<Rollout>,
 }
@@ -53,6 +56,11 @@ impl ReleaseState {
     /// From the text of its key; one that is not understood says nothing.
     pub(crate) fn parse(text: &[u8]) -> Self {
         let value: Value = serde_json::from_slice(text).unwrap_or_default();
+        Self::of_json(&value)
+    }
+
+    /// As [`Self::parse`].
+    pub(crate) fn of_json(value: &Value) -> Self {
         let reset = &value["reset"];
         let note = || {
             Some(ResetNote {
@@ -62,9 +70,19 @@ impl ReleaseState {
             })
         };
         Self {
-            epoch: word(&value, "epoch").unwrap_or_default(),
+            epoch: word(value, "epoch").unwrap_or_default(),
             reset: note(),
+            is_frozen: value["frozen"].is_object(),
             rollout: Rollout::of_json(&value[ROLLOUT]),
+        }
+    }
+
+    /// What others are told of it.
+    pub(crate) fn held(&self) -> NodeRelease {
+        NodeRelease {
+            epoch: self.epoch.clone(),
+            is_frozen: self.is_frozen,
+            rollout: self.rollout.as_ref().map(|it| it.course.name().to_owned()),
         }
     }
 }
@@ -228,6 +246,7 @@ mod tests {
             r#"{"epoch":"b","reset":{"epoch":"b","by":"ann@host","reason":"fixed"},"frozen":{}}"#;
         let read = ReleaseState::parse(text.as_bytes());
         assert_eq!(read.epoch, "b");
+        assert!(read.is_frozen);
         let note = read.reset.unwrap();
         assert_eq!(
             (&*note.by, note.reason.as_deref()),

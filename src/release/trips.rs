@@ -33,7 +33,7 @@ mod place;
 mod record;
 mod writing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Sender, bounded};
@@ -45,6 +45,7 @@ use super::rollout::Rollout;
 use super::state::{DELETED, ReleaseState, ResetNote, Trip};
 use super::webhook::{ReleaseNotice, Webhook};
 use crate::config::Config;
+use crate::fleet::release::NodeRelease;
 use crate::lists::{Digest, ListName, Lists, ServiceName};
 use crate::store::{ReleaseReading, ReleaseWatch, StoredText};
 use crate::upstream::in_force::InForce;
@@ -65,9 +66,19 @@ pub(crate) struct Trips {
 
 struct KnownReleases {
     services: BTreeMap<ServiceName, KnownRelease>,
+    /// Those of which this process has read what the store says.
+    read: BTreeSet<ServiceName>,
     place: TripsPlace,
     /// It is not what the file says.
     is_unsaved: bool,
+}
+
+impl KnownReleases {
+    /// What others are told of what is held of a release.
+    fn told_of(&self, service: &ServiceName) -> NodeRelease {
+        let known = self.services.get(service);
+        known.map(KnownRelease::told_of).unwrap_or_default()
+    }
 }
 
 /// A trip as others see it.
@@ -103,6 +114,7 @@ impl Trips {
             saving: Mutex::default(),
             known: Mutex::new(KnownReleases {
                 services,
+                read: BTreeSet::new(),
                 place,
                 is_unsaved: true,
             }),
@@ -208,6 +220,12 @@ impl Trips {
         format!("{}/{epoch}", lists.pre.digest(ListName::Pre))
     }
 
+    /// What this process holds of a release beside the lists, once it has read that.
+    pub(crate) fn held(&self, service: &ServiceName) -> Option<NodeRelease> {
+        let known = self.known();
+        known.read.contains(service).then(|| known.told_of(service))
+    }
+
     /// Why the version in `pre` of a service was taken back, if it was.
     pub(crate) fn of(&self, service: &ServiceName) -> Option<TripView> {
         let known = self.known();
@@ -223,6 +241,9 @@ impl Trips {
     pub(crate) fn follow(&self, config: &Config, are_others: bool) {
         let mut known = self.known();
         known.place = TripsPlace::of(config, known.place.rests);
+        known
+            .read
+            .retain(|it| !are_others && is_looked_at(config, it));
         if are_others {
             known.services.clear();
             for service in self.in_force.serving().services() {
@@ -376,6 +397,7 @@ impl ReleaseWatch for Trips {
 
     fn see(&self, service: &ServiceName, read: &ReleaseReading) {
         let mut all = self.known();
+        let told = all.told_of(service);
         let before = all.services.get(service).map(|it| it.held.clone());
         let known = all.services.entry(service.clone()).or_default();
         let lost = read.lost || known.has_lost(&read.state);
@@ -410,8 +432,13 @@ impl ReleaseWatch for Trips {
             all.services.remove(service);
         }
         all.is_unsaved |= is_new;
+        let is_first = match read.state {
+            StoredText::Unknown => false,
+            _ => all.read.insert(service.clone()),
+        };
+        let is_told = !is_first && told == all.told_of(service);
         drop(all);
-        if is_new {
+        if is_new || !is_told {
             self.ring();
         }
     }

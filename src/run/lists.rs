@@ -181,6 +181,8 @@ fn report(reported: &ReportOf) -> NodeReport {
             generation: lists.generation,
             held: held(service),
             tripped: tripped(service),
+            release: trips.held(service),
+            pre: reported.judge.pre_up(service),
         };
         (service.to_string(), of)
     });
@@ -190,6 +192,8 @@ fn report(reported: &ReportOf) -> NodeReport {
         mode: status.mode.name(),
         held: held(&ServiceName::default()),
         tripped: tripped(&ServiceName::default()),
+        release: trips.held(&ServiceName::default()),
+        pre: reported.judge.pre_up(&ServiceName::default()),
         services: others.collect(),
         entries_used: if has_rules { GRAMMAR } else { 1 },
         verdicts: reported.judge.told(),

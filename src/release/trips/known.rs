@@ -2,6 +2,7 @@
 
 use xxhash_rust::xxh64::xxh64;
 
+use crate::fleet::release::NodeRelease;
 use crate::lists::{Digest, ServiceName};
 use crate::release::rollout::Rollout;
 use crate::release::state::{ReleaseState, ResetNote, Trip};
@@ -64,6 +65,14 @@ impl KnownRelease {
         let begun = self.begun_anew.as_ref();
         let begun = begun.filter(|it| it.after == self.state.epoch);
         begun.map_or(&self.state.epoch, |it| &it.epoch)
+    }
+
+    /// What others are told of it.
+    pub(super) fn told_of(&self) -> NodeRelease {
+        NodeRelease {
+            epoch: self.epoch().to_owned(),
+            ..self.state.held()
+        }
     }
 
     /// The next epoch of the release of this `version`.

@@ -51,8 +51,7 @@ pub(super) fn parse(text: &str, store: &str) -> BTreeMap<ServiceName, KnownRelea
         let known = KnownRelease {
             state: ReleaseState {
                 epoch: it["epoch"].as_str().unwrap_or_default().to_owned(),
-                reset: None,
-                rollout: None,
+                ..ReleaseState::default()
             },
             rollout: None,
             taken_for: it["text"]
