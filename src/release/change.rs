@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 
 use crate::fleet::plain::printable;
 use crate::fleet::release::ReleaseTurn;
-use crate::lists::{ByList, Digest, ListName, Lists};
+use crate::lists::{ByList, Digest, ListName, ListedPeer, Lists, PoolName};
 use crate::release::history::{Before, ChangedList};
 use crate::release::rollout::Course;
 use crate::release::state::ReleaseState;
@@ -184,12 +184,33 @@ pub(crate) fn make(
         Verb::Reset => reset(&work),
         Verb::Rollout(verb) => rollout::rollout(&work, verb)?,
     };
+    if needs_another_version(verb) && has_same_servers(&work.lists) {
+        wanted.asks.push(SAME_SERVERS.to_owned());
+    }
     match verb {
         Verb::Promote { .. } => rollout::ended(&work, &mut wanted, Course::Done, "promoted"),
         Verb::Rollback(_) => rollout::ended(&work, &mut wanted, Course::Aborted, "rolled back"),
         _ => {}
     }
     Ok(judged(work, wanted))
+}
+
+/// Where `pre` is `prod`, whoever compares the two finds nothing, and nobody gets anything else.
+const SAME_SERVERS: &str = "pre has the very servers of prod, so there is no other version: \
+                            it is to have servers, or ports, of its own";
+
+/// True where the verb makes no sense without one.
+fn needs_another_version(verb: &Verb) -> bool {
+    match verb {
+        Verb::Stage(share, _) => *share > 0,
+        Verb::Promote { .. } | Verb::Rollout(RolloutVerb::Start(_)) => true,
+        _ => false,
+    }
+}
+
+fn has_same_servers(lists: &Lists) -> bool {
+    let places = |pool: PoolName| lists.pool(pool).peers().iter().map(ListedPeer::place);
+    !lists.pre.is_empty() && places(PoolName::Pre).eq(places(PoolName::Prod))
 }
 
 fn freeze(work: &Work<'_>) -> WantedChange {

@@ -104,6 +104,26 @@ fn remove(entries: &[&str]) -> Verb {
     Verb::Remove(entries.iter().map(|it| (*it).to_owned()).collect())
 }
 
+#[test]
+fn a_release_of_the_servers_of_prod_is_to_be_confirmed() {
+    let asks =
+        |pre: &[&str], verb: &Verb| change(&found(&["1.2.3.4"], pre, &["b", "a:80"]), verb).asks;
+    let share = |it: u16| Verb::Stage(it, None);
+    let swap = Verb::Promote {
+        swap: true,
+        force: true,
+    };
+    // Whatever their weights, and however they are written.
+    let same = ["a weight=2", "b:80"];
+    for verb in [share(100), PROMOTE, swap.clone()] {
+        assert_eq!(asks(&same, &verb), [SAME_SERVERS], "{verb:?}");
+        let some = asks(&["a", "c"], &verb);
+        assert!(!some.iter().any(|it| it == SAME_SERVERS), "{verb:?}");
+    }
+    assert!(asks(&same, &admit(&["1.2.3.5"])).is_empty());
+    assert!(asks(&same, &share(0)).is_empty());
+}
+
 const PROMOTE: Verb = Verb::Promote {
     swap: false,
     force: false,
