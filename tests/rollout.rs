@@ -104,8 +104,10 @@ fn what_people_do_stops_it_and_it_goes_on_by_their_word_alone() {
     let ground = Ground::new();
     let _gateway = ground.gateway("a");
     ground.done(&["freeze", "--by", "bob"]);
-    let shown = ground.done(&["rollout", "status", "--json"]);
-    assert!(shown.contains("the lists are frozen by bob"), "{shown}");
+    for form in [&["rollout", "status", "--json"][..], &["rollout", "status"]] {
+        let shown = ground.done(form);
+        assert!(shown.contains("the lists are frozen by bob"), "{shown}");
+    }
     ground.done(&["thaw"]);
     ground.start("5,50", "1h", &["--without-verdict"]);
     ground.done(&["rollout", "pause", "--by", "bob", "--reason", "lunch"]);
@@ -126,8 +128,20 @@ fn what_people_do_stops_it_and_it_goes_on_by_their_word_alone() {
     ground.done(&["rollout", "resume"]);
     // A freeze is not ended by a thaw alone.
     ground.done(&["freeze", "--by", "bob"]);
-    assert!(ground.wait_course("paused").contains("frozen by bob"));
-    ground.done(&["thaw"]);
+    let were = "the lists were frozen by bob";
+    assert!(ground.wait_course("paused").contains(were));
+    let shown = ground.done(&["rollout", "status"]);
+    let both = "`graygate thaw`, and then `graygate rollout resume`, has it go on";
+    assert!(shown.contains(were) && shown.contains(both), "{shown}");
+    let thawed = ground.json(&["thaw"]);
+    let note = "`graygate rollout resume` has it go on";
+    assert!(thawed["notes"].to_string().contains(note), "{thawed}");
+    let shown = ground.done(&["rollout", "status"]);
+    assert!(
+        !shown.contains("thaw") && !shown.contains("are frozen"),
+        "{shown}"
+    );
+    assert!(shown.contains(were) && shown.contains(note), "{shown}");
     std::thread::sleep(Duration::from_millis(2500));
     assert_eq!(ground.rollout()["course"], "paused");
     ground.done(&["rollout", "resume"]);

@@ -72,16 +72,17 @@ pub(crate) fn status(config: &Path, service: Option<&str>) -> Result<Report, Str
     let frozen = state.as_ref().and_then(change::frozen);
     let Some(rollout) = rollout else {
         let json = json!({ "service": service.as_str(), "rollout": null, "frozen": frozen });
-        return Ok(Report::new("there is no rollout\n".to_owned(), json));
+        let also = frozen.map_or_else(String::new, |it| format!("{it}\n"));
+        return Ok(Report::new(format!("there is no rollout\n{also}"), json));
     };
     let mut json = json!({ "service": service.as_str(), "rollout": rollout.to_json() });
     let left = rollout.left().map(|it| it.as_secs_f64());
     (json["left_seconds"], json["leader"]) = (json!(left), json!(rollout.leader()));
     json["frozen"] = json!(frozen);
-    Ok(Report::new(in_lines(&rollout), json))
+    Ok(Report::new(in_lines(&rollout, frozen.is_some()), json))
 }
 
-fn in_lines(rollout: &Rollout) -> String {
+fn in_lines(rollout: &Rollout, is_frozen: bool) -> String {
     let (course, step) = (rollout.course.name(), step_in_words(rollout));
     let (by, started, since) = (&rollout.by, &rollout.started, &rollout.since);
     let mut text = format!("{course} since {since}: {step}\n");
@@ -91,6 +92,12 @@ fn in_lines(rollout: &Rollout) -> String {
     }
     if let Some(left) = rollout.left() {
         add_prospect(&mut text, rollout, left);
+    }
+    if rollout.course == Course::Paused {
+        text.push_str(match is_frozen {
+            true => "the lists are frozen: `graygate thaw`, and then `graygate rollout resume`, has it go on\n",
+            false => "`graygate rollout resume` has it go on\n",
+        });
     }
     let _ = match &rollout.reason {
         Some(reason) => writeln!(text, "started by {by} at {started}: {reason}"),

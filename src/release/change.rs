@@ -22,7 +22,7 @@ use crate::fleet::plain::printable;
 use crate::fleet::release::ReleaseTurn;
 use crate::lists::{ByList, Digest, ListName, ListedPeer, Lists, PoolName};
 use crate::release::history::{Before, ChangedList};
-use crate::release::rollout::Course;
+use crate::release::rollout::{Course, rollout_in};
 use crate::release::state::ReleaseState;
 use crate::store::Entries;
 use crate::store::gate::guard::{Guarded, HoldReason};
@@ -236,9 +236,12 @@ fn thaw(work: &Work<'_>) -> WantedChange {
             ..WantedChange::default()
         };
     }
+    let is_paused = rollout_in(&state).is_some_and(|it| it.course == Course::Paused);
+    let note = "the rollout stays paused; `graygate rollout resume` has it go on";
     WantedChange {
         state: Some(state),
         more: vec!["- frozen".to_owned()],
+        notes: is_paused.then(|| note.to_owned()).into_iter().collect(),
         ..WantedChange::default()
     }
 }

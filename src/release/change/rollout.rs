@@ -294,7 +294,8 @@ fn due(work: &Work<'_>, rollout: &Rollout, word: &LeaderWord) -> NextTurn {
     let (pre, trip) = (work.release(), work.trip());
     let own = word.trip.as_ref().filter(|(of, _)| *of == pre);
     let trip = trip.or_else(|| own.map(|(_, why)| why.clone()));
-    let frozen = frozen(&work.found.state);
+    // It is paused by that also when they are no longer.
+    let frozen = frozen(&work.found.state).map(|it| it.replacen(" are ", " were ", 1));
     let epoch = work.found.state.get(EPOCH).and_then(Value::as_str);
     let unknown = Opinion::Open("nothing of this step has been counted yet".to_owned());
     let is_of_it = word.release == format!("{pre}/{}", epoch.unwrap_or_default());
