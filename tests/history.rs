@@ -225,6 +225,23 @@ fn what_a_script_pushes_entry_by_entry_is_one_change() {
 }
 
 #[test]
+fn a_history_that_is_none_is_named_and_none_of_its_changes_are_nothing() {
+    let fleet = Fleet::of(1);
+    let desk = fleet.desk();
+    assert_eq!(desk.done(&["history"]), "the history is empty\n");
+    let none = desk.run(&["history", "--last", "0"]);
+    let why = String::from_utf8(none.stderr).unwrap();
+    assert_eq!(none.status.code(), Some(2), "{why}");
+    assert!(why.contains("--last"), "{why}");
+    fleet.redis.cli(&["SET", "graygate:history", "x"]);
+    for words in [&["history"][..], &["admit", "127.0.0.9"]] {
+        let why = desk.refused(words);
+        let named = "a stream in graygate:history, and that key holds something else";
+        assert!(why.contains(named), "{why}");
+    }
+}
+
+#[test]
 fn who_may_not_write_the_history_says_so_once_and_serves_as_ever() {
     // As a gateway without a verdict needs them.
     let fleet = Fleet::with(1, |setup, redis| {

@@ -171,7 +171,7 @@ fn on_release(action: ReleaseAction) -> (Form, Result<Report, String>) {
             output,
             config,
         } => {
-            let shown = history::list(&config, service.as_deref(), last);
+            let shown = history::list(&config, service.as_deref(), last.get());
             (output.form(), shown)
         }
         ReleaseAction::History {

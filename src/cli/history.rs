@@ -26,7 +26,7 @@ pub(crate) fn list(config: &Path, service: Option<&str>, last: usize) -> Result<
         .chain(rows)
         .collect();
     let text = match all.is_empty() {
-        true => "nothing was changed by a verb\n".to_owned(),
+        true => "the history is empty\n".to_owned(),
         false => table::text(&rows),
     };
     let changes: Vec<Value> = all.iter().map(|it| Value::Object(it.members())).collect();

@@ -147,11 +147,15 @@ fn row(seen: &VerdictSeen, about: &str, finding: &FindingSeen) -> [String; 10] {
         of(finding.pre_bad, finding.pre_units),
         of(finding.prod_bad, finding.prod_units),
         finding.odds_ratio.map_or("-".to_owned(), number),
-        format!(
-            "{} of {}",
-            number(finding.evidence),
-            number(finding.evidence_needed)
-        ),
+        match finding.pre_units {
+            // It begins with less than 1, which is evidence of nothing.
+            0 => "-".to_owned(),
+            _ => format!(
+                "{} of {}",
+                number(finding.evidence),
+                number(finding.evidence_needed)
+            ),
+        },
         finding
             .bad_clients
             .map_or("-".to_owned(), |it| it.to_string()),

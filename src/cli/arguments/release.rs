@@ -1,5 +1,6 @@
 //! The commands of a release: its verbs, a rollout, the history, and what follows from a verdict.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +9,9 @@ use clap::Subcommand;
 use super::flags::{Output, StageBy, VerbFlags};
 use super::help::{ENTRIES_HELP, ROLLOUT_HELP, STAGE_HELP};
 use crate::config::DEFAULT_PATH;
+
+/// So many changes are shown, if nobody says how many.
+const SHOWN_CHANGES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(19);
 
 /// The verbs of a release, and what they have done.
 #[derive(Subcommand)]
@@ -86,8 +90,8 @@ pub(crate) enum ReleaseAction {
         #[command(subcommand)]
         action: Option<HistoryAction>,
         /// So many changes
-        #[arg(long, value_name = "N", default_value_t = 20)]
-        last: usize,
+        #[arg(long, value_name = "N", default_value_t = SHOWN_CHANGES)]
+        last: NonZeroUsize,
         /// Of this service; without it, of `default`
         #[arg(long, value_name = "NAME")]
         service: Option<String>,

@@ -201,7 +201,8 @@ impl RedisLedger<'_> {
             let mut range = redis::cmd("XREVRANGE");
             range.arg(&self.release.history).arg(&end).arg("-");
             range.arg("COUNT").arg(count);
-            let page = link.ask(&range).map_err(explained_stream)?;
+            let page = link.ask(&range);
+            let page = page.map_err(|error| explained_stream(error, &self.release.history))?;
             let page: Vec<(String, Vec<(String, String)>)> = redis::from_redis_value(page)?;
             let Some((last, _)) = page.last() else {
                 return Ok(all);
@@ -264,14 +265,19 @@ pub(super) fn trimmed(mut text: Vec<u8>) -> Vec<u8> {
     text
 }
 
-/// An error of a server from before there were streams, with what that means.
-pub(super) fn explained_stream(error: RedisError) -> RedisError {
+/// An error of a server from before there were streams, or of a key that is something else, with what that
+/// means.
+pub(super) fn explained_stream(error: RedisError, history: &str) -> RedisError {
     let is_unknown = error
         .detail()
         .is_some_and(|it| it.contains("unknown command"));
     match error.code() {
         Some("ERR") if is_unknown => io_error(format!(
             "{}; the history is a stream, which takes Redis 5 or later",
+            describe(&error)
+        )),
+        Some("WRONGTYPE") => io_error(format!(
+            "the history is to be a stream in {history}, and that key holds something else: {}",
             describe(&error)
         )),
         _ => error,

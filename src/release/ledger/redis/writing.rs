@@ -160,7 +160,7 @@ impl RedisLedger<'_> {
                 self.accepts_elsewhere = true;
                 return Ok(Execution::Again);
             }
-            return Err(explained_stream(first.error));
+            return Err(explained_stream(first.error, &self.release.history));
         }
         match link.receive() {
             Ok(Value::Nil) => Ok(Execution::Again),
