@@ -6,6 +6,7 @@
 
 mod support;
 
+use std::io::{BufRead as _, BufReader};
 use std::ops::Deref;
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -271,6 +272,173 @@ fn what_must_not_be_is_refused_and_nothing_changes() {
     assert!(
         desk.refused(&["admit", "3.3.3.3"])
             .contains("neither a list nor a set")
+    );
+}
+
+/// Changes the heartbeat of a gateway, as another one.
+fn copy_heartbeat(redis: &Redis, of: &str, name: &str, edit: impl Fn(&mut Value)) {
+    let told = text(redis, &format!("graygate:node:{of}")).unwrap();
+    let mut told: Value = serde_json::from_str(&told).unwrap();
+    told["node"] = name.into();
+    edit(&mut told);
+    let key = format!("graygate:node:{name}");
+    redis.cli(&["SET", &key, &told.to_string(), "PX", "60000"]);
+}
+
+#[test]
+fn gateways_are_waited_for_to_hear_of_a_freeze_a_thaw_and_a_reset() {
+    let site = Site::with(|it| it.set("redis.heartbeat", "300ms").set("redis.node", "gw-a"));
+    let (desk, redis) = (Desk::beside(&site.gateway), &site.redis);
+    let other = Setup::new().redis(redis.url());
+    // What is told at once is told at once.
+    let other = other
+        .set("redis.node", "gw-b")
+        .set("redis.heartbeat", "10s");
+    let other = other.start();
+    other.wait_served("127.0.0.200", "prod", DEADLINE);
+    let is_known = || text(redis, "graygate:node:gw-b").is_some();
+    wait_until("it is known", DEADLINE, is_known);
+    let said = desk.done(&["freeze", "--wait", "--reason", "Christmas"]);
+    let frozen = "all 2 gateways have heard: the lists are frozen\n";
+    assert!(said.ends_with(frozen), "{said}");
+    let said = desk.json(&["thaw", "--wait"]);
+    let thawed = "all 2 gateways have heard: the lists are not frozen";
+    assert_eq!(said["in_force"], thawed);
+    let said = desk.done(&["verdict", "reset", "--wait"]);
+    assert!(
+        said.contains("all 2 gateways have heard: the epoch "),
+        "{said}"
+    );
+    desk.done(&["admit", "127.0.0.5", "--wait"]);
+    // A gateway of before tells nothing of that.
+    copy_heartbeat(redis, "gw-a", "old", |it| {
+        let members = it.as_object_mut().unwrap();
+        members.remove("release").unwrap();
+        members.remove("pre").unwrap();
+    });
+    let said = desk.done(&["freeze", "--wait"]);
+    let not_told = "2 gateways have heard: the lists are frozen; \
+                    what it holds of the release is not told by old\n";
+    assert!(said.ends_with(not_told), "{said}");
+    redis.cli(&["DEL", "graygate:node:old"]);
+    // One that stands has not heard, and differs.
+    other.signal(Signal::SIGSTOP);
+    let tried = desk.run(&["thaw", "--wait", "--timeout", "1s"]);
+    let why = String::from_utf8(tried.stderr).unwrap();
+    let standing = "1 of 2 gateways have heard: the lists are not frozen; gw-b has epoch ";
+    assert!(
+        why.contains(standing) && why.contains("frozen (heard"),
+        "{why}"
+    );
+    assert_eq!(tried.status.code(), Some(1));
+    let fleet = desk.run(&["fleet"]);
+    let notes = String::from_utf8(fleet.stderr).unwrap();
+    let differs = "the gateways differ in the release: gw-";
+    assert!(
+        notes.contains(differs) && notes.contains(", frozen"),
+        "{notes}"
+    );
+    other.signal(Signal::SIGCONT);
+    wait_for("it has heard", || {
+        let notes = desk.run(&["fleet"]).stderr;
+        notes.is_empty().then_some(())
+    });
+}
+
+#[test]
+fn a_promotion_is_refused_while_another_gateway_finds_a_server_out() {
+    let site = Site::with(|it| it.set("redis.heartbeat", "300ms").set("redis.node", "gw-a"));
+    let (desk, redis) = (Desk::beside(&site.gateway), &site.redis);
+    let refusing = RefusingPeer::new();
+    desk.done(&["admit", "127.0.0.5", "--wait"]);
+    redis.push("pre", &[&refusing]);
+    let other = Setup::new().redis(redis.url()).set("redis.node", "gw-b");
+    let other = other
+        .set("redis.heartbeat", "300ms")
+        .set("upstream.tries", "1");
+    let other = other
+        .set("upstream.max_fails", 1)
+        .set("upstream.fail_timeout", "1h");
+    let other = other.start();
+    other.wait_served("127.0.0.200", "prod", DEADLINE);
+    // Nobody asks the gateway here, so that it knows nothing against that server.
+    wait_until("it is out there", DEADLINE, || {
+        other.get("127.0.0.5", "/");
+        other.peers().to_string().contains("\"up\":false")
+    });
+    wait_until("it is told", DEADLINE, || {
+        let told = text(redis, "graygate:node:gw-b").unwrap_or_default();
+        told.contains("\"up\":1}")
+    });
+    let out = "not all servers of pre are up: gw-b has 1 of 2 up";
+    let why = desk.refused(&["promote", "--yes"]);
+    assert!(why.contains(out) && why.contains("--force"), "{why}");
+    assert!(site.gateway.peers().to_string().contains("\"up\":true"));
+    let tried = desk.run(&["promote", "--yes", "--force", "--dry-run"]);
+    let notes = String::from_utf8(tried.stderr).unwrap();
+    assert!(tried.status.success() && notes.contains(out), "{notes}");
+}
+
+#[test]
+fn a_release_of_the_servers_of_prod_is_to_be_meant() {
+    let redis = Redis::start();
+    redis.push("gray", &[&"10.0.0.1"]);
+    redis.push("pre", &[&"127.0.2.1"]);
+    redis.push("prod", &[&"127.0.2.1 weight=2"]);
+    let desk = Desk::of(&redis);
+    for words in [
+        &["stage", "5%"][..],
+        &["rollout", "start", "--steps", "5,50", "--every", "1h"],
+        &["promote"],
+        &["promote", "--swap"],
+    ] {
+        let why = desk.refused(words);
+        let said = "pre has the very servers of prod";
+        assert!(
+            why.contains(said) && why.contains("--yes"),
+            "{words:?}: {why}"
+        );
+    }
+    assert!(desk.history().is_empty());
+    desk.done(&["stage", "5%", "--yes"]);
+    desk.done(&["rollback", "--yes"]);
+}
+
+#[test]
+fn what_is_done_is_said_before_a_slow_receiver_has_taken_the_message() {
+    let receiver = Origin::scripted(|conn| {
+        conn.request()?;
+        conn.wait_for_release()?;
+        conn.send(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    });
+    let redis = Redis::start();
+    redis.push("gray", &[&"10.0.0.1"]);
+    redis.push("pre", &[&"127.0.2.1"]);
+    redis.push("prod", &[&"127.0.2.2"]);
+    let setup = Setup::new().redis(redis.url());
+    let setup = setup.set("verdict.webhook", format!("http://{receiver}/"));
+    let desk = Desk::with(setup.set("verdict.webhook_timeout", "60s"));
+    let mut verb = desk.spawn(&["rollback", "--yes"]);
+    let mut said = BufReader::new(verb.stdout.take().unwrap());
+    let mut lines = String::new();
+    while !lines.contains("change 1: ") {
+        assert_ne!(said.read_line(&mut lines).unwrap(), 0, "{lines}");
+    }
+    receiver.wait("it is told", |it| it.requests.len() == 1);
+    assert!(
+        verb.try_wait().unwrap().is_none(),
+        "it waits for the receiver"
+    );
+    receiver.release();
+    let ended = verb.wait_with_output().unwrap();
+    let notes = String::from_utf8(ended.stderr).unwrap();
+    assert!(ended.status.success(), "{notes}");
+    assert!(notes.contains("note: people were not told: "), "{notes}");
+    // A program reads all in one.
+    let said = desk.json(&["rollback", "--to", "1", "--yes"]);
+    assert!(
+        said["notes"].to_string().contains("people were not told"),
+        "{said}"
     );
 }
 

@@ -3,11 +3,13 @@
 //!
 //! The message is posted by this process, once, as the ini file says; a gateway need not run.
 
+use std::io::{self, IsTerminal};
 use std::path::Path;
+use std::thread::{self, JoinHandle};
 
 use serde_json::json;
 
-use crate::cli::report::Report;
+use crate::cli::report::{Report, complain};
 use crate::config::{Config, WebhookSettings};
 use crate::lists::ServiceName;
 use crate::release::change::{RolloutVerb, Verb};
@@ -49,8 +51,57 @@ pub(crate) fn test(path: &Path, by: &str) -> Result<Report, String> {
     )
 }
 
-/// Tells people of what somebody has done to a release; returns why they could not be told.
-pub(super) fn done(config: &Config, service: &ServiceName, order: &Order) -> Option<String> {
+/// People are being told of what somebody has done.
+pub(super) struct Telling {
+    /// Where.
+    url: String,
+    /// Ends with why they could not be told, if they could not.
+    posting: JoinHandle<Option<String>>,
+}
+
+impl Telling {
+    /// Waits until they are told; why they could not be.
+    pub(super) fn end(self) -> Option<String> {
+        // Whoever ends the wait should know what for.
+        if !self.posting.is_finished() && io::stderr().is_terminal() {
+            complain(&format!("all is done; {} is being told", self.url));
+        }
+        let outcome = self.posting.join();
+        outcome.unwrap_or_else(|_| Some(failed("an internal error; see the line above")))
+    }
+}
+
+fn failed(why: &str) -> String {
+    format!("people were not told: {why}")
+}
+
+/// Begins to tell people of what somebody has done to a release, if that is theirs to know; the error says
+/// why that cannot be.
+pub(super) fn begin(
+    config: &Config,
+    service: &ServiceName,
+    order: &Order,
+) -> Result<Option<Telling>, String> {
+    let Some(notice) = notice(service, order) else {
+        return Ok(None);
+    };
+    let settings = with_secret(config).map_err(|why| failed(&why))?;
+    let Some(settings) = settings else {
+        return Ok(None);
+    };
+    let (node, url) = (webhook::node_of(config), settings.url.to_string());
+    let posting = thread::Builder::new().spawn(move || {
+        let posted = webhook::post(&settings, &notice, &node, settings.timeout);
+        posted.err().map(|it| failed(&it.why))
+    });
+    match posting {
+        Ok(posting) => Ok(Some(Telling { url, posting })),
+        Err(error) => Err(failed(&error.to_string())),
+    }
+}
+
+/// What people are told of it, if anything.
+fn notice(service: &ServiceName, order: &Order) -> Option<ReleaseNotice> {
     let notice = match order.verb {
         Verb::Promote { swap, .. } => ReleaseNotice::promoted(service, swap),
         Verb::Rollback(None) | Verb::Rollout(RolloutVerb::Abort) => {
@@ -62,17 +113,7 @@ pub(super) fn done(config: &Config, service: &ServiceName, order: &Order) -> Opt
         }
         _ => return None,
     };
-    let notice = notice.by(&order.by, order.reason.as_deref());
-    let failed = |why: String| Some(format!("people were not told: {why}"));
-    match with_secret(config) {
-        Ok(None) => None,
-        Ok(Some(settings)) => {
-            let node = webhook::node_of(config);
-            let posted = webhook::post(&settings, &notice, &node, settings.timeout);
-            posted.err().and_then(|it| failed(it.why))
-        }
-        Err(why) => failed(why),
-    }
+    Some(notice.by(&order.by, order.reason.as_deref()))
 }
 
 /// The webhook of the file, ready to be used.

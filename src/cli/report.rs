@@ -29,7 +29,12 @@ pub(crate) struct Report {
     exit: Exit,
     /// Why the answer is no, if it is.
     complaint: Option<String>,
+    /// What is still under way when all of this has been said; what is to be noted of it.
+    afterwards: Option<Afterwards>,
 }
+
+/// What is waited for once the answer was given: nobody has to wait for the answer because of it.
+pub(crate) type Afterwards = Box<dyn FnOnce() -> Option<String>>;
 
 impl Report {
     /// That all is well.
@@ -40,6 +45,7 @@ impl Report {
             notes: Vec::new(),
             exit: Exit::Done,
             complaint: None,
+            afterwards: None,
         }
     }
 
@@ -55,6 +61,11 @@ impl Report {
     /// With these warnings.
     pub(crate) fn noting(self, notes: Vec<String>) -> Self {
         Self { notes, ..self }
+    }
+
+    /// With something that is waited for when all of it has been said.
+    pub(crate) fn then(self, afterwards: Option<Afterwards>) -> Self {
+        Self { afterwards, ..self }
     }
 
     /// The same, with another exit code.
@@ -78,6 +89,9 @@ pub(super) fn tell(form: Form, outcome: Result<Report, String>) -> Exit {
     }
     if let Some(complaint) = &report.complaint {
         complain(complaint);
+    }
+    if let Some(note) = report.afterwards.and_then(|wait| wait()) {
+        complain(&note);
     }
     report.exit
 }

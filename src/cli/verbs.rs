@@ -17,8 +17,8 @@ use crate::cli::admin_client::AdminClient;
 use crate::cli::arguments::VerbFlags;
 use crate::cli::fleet_wait::{self, AwaitedState};
 use crate::cli::lists::named;
-use crate::cli::notify;
-use crate::cli::report::{Form, Report};
+use crate::cli::notify::{self, Telling};
+use crate::cli::report::{Afterwards, Form, Report};
 use crate::config::{Config, Store};
 use crate::fleet::plain::plain;
 use crate::lists::ServiceName;
@@ -71,8 +71,12 @@ pub(crate) fn perform_checked(
         Ok(Consent::Yes)
     };
     let mut done = ledger.perform(&order, &mut hear)?;
+    let mut telling = None;
     if done.number.is_some() {
-        done.notes.extend(notify::done(&config, &service, &order));
+        match notify::begin(&config, &service, &order) {
+            Ok(begun) => telling = begun,
+            Err(why) => done.notes.push(why),
+        }
     }
     let outcome = VerbOutcome {
         flags,
@@ -80,7 +84,7 @@ pub(crate) fn perform_checked(
         service: &service,
         order: &order,
     };
-    Ok(outcome.report(done, notes))
+    Ok(outcome.report(done, notes, telling))
 }
 
 /// The service that is meant.
@@ -143,7 +147,7 @@ struct VerbOutcome<'a> {
 }
 
 impl VerbOutcome<'_> {
-    fn report(&self, done: Done, checked: Vec<String>) -> Report {
+    fn report(&self, done: Done, checked: Vec<String>, telling: Option<Telling>) -> Report {
         let Done {
             change,
             number,
@@ -178,6 +182,13 @@ impl VerbOutcome<'_> {
                 None => {}
             }
         }
+        let is_text = self.flags.output.form() == Form::Text;
+        // A program gets all in one; a person need not wait for what is done.
+        let (told, telling) = match telling {
+            Some(telling) if is_text => (None, Some(telling)),
+            telling => (telling.and_then(Telling::end), None),
+        };
+        notes.extend(told);
         if let Some(held) = &held {
             text.push_str(held);
             text.push('\n');
@@ -195,10 +206,13 @@ impl VerbOutcome<'_> {
             "notes": notes,
             "in_force": held,
         });
-        let is_text = self.flags.output.form() == Form::Text;
         let notes = notes.into_iter().filter(|_| is_text);
         let report = Report::new(text, json);
         let report = report.noting(notes.map(|it| format!("note: {it}")).collect());
+        let report =
+            report.then(telling.map(|it| -> Afterwards {
+                Box::new(|| it.end().map(|why| format!("note: {why}")))
+            }));
         match failed {
             None => report,
             Some(why) => report.but(format!("the change was made; {why}")),
