@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use support::{
     DEADLINE, Gateway, Origin, Redis, ScriptedRedis, Sentinel, Setup, free_address, run_to_exit,
-    texts, wait_until,
+    texts, wait_for, wait_until,
 };
 
 /// What a program has said on both ways.
@@ -544,8 +544,36 @@ fn a_gateway_that_only_reads_needs_the_rights_that_the_docs_name_and_asks_for_no
         .filter(|it| !it.contains("xrevrange"))
         .collect();
     assert!(denied.is_empty(), "{denied:?}");
-    // That evidence begins anew then is for others to write.
+    // That evidence begins anew then is for others to write, where there are some.
+    let epoch = || {
+        let (_, page) = gateway.admin_get("/verdict");
+        let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+        let release = page["services"][0]["release"].as_str()?.to_owned();
+        Some(release.split_once('/')?.1.to_owned())
+    };
+    let written = || {
+        let state = redis.cli(&["GET", "graygate:release"]);
+        let state: Option<String> = redis::from_redis_value(state).unwrap();
+        let state: serde_json::Value = serde_json::from_str(&state?).unwrap();
+        Some(state["epoch"].as_str()?.to_owned())
+    };
+    let other = Setup::new().redis(redis.url()).set("redis.node", "other");
+    let mut other = other.set("verdict.mode", "enforce").start();
+    other.wait_served("127.0.0.5", "prod", DEADLINE);
     redis.cli(&["DEL", "graygate:tripped"]);
     gateway.wait_served("127.0.0.5", "pre", DEADLINE);
-    gateway.wait_for_log("epoch-unwritten");
+    let first = wait_for("it is written", written);
+    wait_until("it is in force here", DEADLINE, || {
+        epoch().as_ref() == Some(&first)
+    });
+    other.signal(Signal::SIGTERM);
+    assert!(other.wait_exit().success());
+    redis.cli(&["SET", "graygate:tripped", "it breaks again"]);
+    gateway.wait_served("127.0.0.5", "prod", DEADLINE);
+    redis.cli(&["DEL", "graygate:tripped"]);
+    gateway.wait_served("127.0.0.5", "pre", DEADLINE);
+    // Nobody is left to do so.
+    let line = gateway.wait_for_log("epoch-unwritten");
+    assert!(!line.contains(&first), "{line}");
+    assert_eq!(gateway.stderr.count("epoch-unwritten"), 1);
 }

@@ -34,6 +34,10 @@ const SEEN: Duration = Duration::from_secs(5);
 /// Time between two attempts to write an epoch.
 const PAUSE: Duration = Duration::from_secs(2);
 
+/// So long an epoch is left to gateways that take versions back, by one that only observes; and nobody says
+/// that it cannot write what another one may write.
+const OTHERS: Duration = Duration::from_secs(5);
+
 /// People are told of a trip that cannot be written after that time.
 const ALONE: Duration = Duration::from_secs(10);
 
@@ -63,6 +67,44 @@ struct Attempt {
     over_by: Option<Box<ReleaseState>>,
     /// What was said of it.
     told: Option<String>,
+}
+
+/// What has come of an epoch that is to be written.
+struct EpochAttempt {
+    begun: BegunAnew,
+    since: Instant,
+    /// Not before this.
+    due: Instant,
+    is_told: bool,
+}
+
+impl EpochAttempt {
+    fn new(begun: BegunAnew, is_enforcing: bool) -> Self {
+        let now = Instant::now();
+        Self {
+            begun,
+            since: now,
+            due: if is_enforcing { now } else { now + OTHERS },
+            is_told: false,
+        }
+    }
+
+    fn make(&mut self, settings: &RedisSettings, service: &ServiceName) {
+        let outcome = write_epoch(settings, service, &self.begun);
+        let pause = if outcome.is_ok() { SEEN } else { PAUSE };
+        self.due = Instant::now() + pause;
+        // Until then, another gateway may have written it.
+        if let Err(error) = outcome
+            && self.since.elapsed() >= OTHERS
+            && !std::mem::replace(&mut self.is_told, true)
+        {
+            let (name, epoch) = (service.in_log(), &self.begun.epoch);
+            log::warn!(
+                "epoch-unwritten {name}epoch={epoch} error={error:?} effect=\"who has not seen that the trip is over \
+                 goes on with its evidence\""
+            );
+        }
+    }
 }
 
 impl Trips {
@@ -118,18 +160,14 @@ impl Trips {
         (known.place.clone(), unwritten.collect())
     }
 
-    /// Writes epochs that have begun since somebody has deleted a key, for gateways that have not seen that.
-    /// `tried`: what was tried for a service.
-    fn write_epochs(
-        &self,
-        place: &TripsPlace,
-        tried: &mut BTreeMap<ServiceName, (BegunAnew, Instant)>,
-    ) {
+    /// Writes epochs that have begun since somebody has deleted a key, for gateways that have not seen that;
+    /// those whose `attempts` are due.
+    fn write_epochs(&self, place: &TripsPlace, attempts: &mut BTreeMap<ServiceName, EpochAttempt>) {
         let Store::Redis(settings) = &place.store else {
             // Whoever reads the file sees what becomes of it.
             return;
         };
-        let begun: Vec<(ServiceName, BegunAnew)> = {
+        let begun: BTreeMap<ServiceName, BegunAnew> = {
             let known = self.known();
             let services = known.services.iter().filter_map(|(service, it)| {
                 let begun = it.begun_anew.as_ref();
@@ -138,30 +176,14 @@ impl Trips {
             });
             services.collect()
         };
-        tried.retain(|service, (it, _)| {
-            let mut begun = begun.iter();
-            begun.any(|(of, begun)| of == service && begun == it)
-        });
+        attempts.retain(|service, it| begun.get(service) == Some(&it.begun));
         for (service, begun) in begun {
-            if tried.get(&service).is_some_and(|it| Instant::now() < it.1) {
-                continue;
+            let is_enforcing = place.enforcing.contains(&service);
+            let attempt = attempts.entry(service.clone());
+            let attempt = attempt.or_insert_with(|| EpochAttempt::new(begun, is_enforcing));
+            if Instant::now() >= attempt.due {
+                attempt.make(settings, &service);
             }
-            let outcome = write_epoch(settings, &service, &begun);
-            let pause = match &outcome {
-                Ok(()) => SEEN,
-                Err(_) => PAUSE,
-            };
-            if let Err(error) = outcome
-                && !tried.contains_key(&service)
-            {
-                let name = service.in_log();
-                log::warn!(
-                    "epoch-unwritten {name}epoch={} error={error:?} effect=\"who has not seen that the trip is over \
-                     goes on with its evidence\"",
-                    begun.epoch
-                );
-            }
-            tried.insert(service, (begun, Instant::now() + pause));
         }
     }
 
