@@ -572,6 +572,30 @@ fn a_promotion_is_refused_while_any_gateway_doubts_the_new_version() {
 }
 
 #[test]
+fn a_promotion_is_refused_while_both_versions_fail_also_where_nobody_knows_what_is_usual() {
+    let down = b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n";
+    let (pre, prod) = (Origin::saying(*down), Origin::saying(*down));
+    let redis = Redis::start();
+    redis.push_peers(&pre, &prod);
+    redis.push("gray", &[&"10.1.0.0/16"]);
+    let setup = Setup::new().redis(redis.url()).set("redis.node", "gw-a");
+    let setup = setup.set("gateway.trusted_proxies", "127.0.0.0/8");
+    let setup = setup.set("redis.heartbeat", "300ms");
+    let gateway = setup.set("upstream.max_fails", 0).start();
+    gateway.load_both_until("incident", |it| it.stderr.count("verdict-incident") > 0);
+    let line = gateway.wait_for_log("verdict-incident");
+    assert!(line.contains("both fail in plain sight"), "{line}");
+    let desk = Desk::beside(&gateway);
+    let why = wait_for("it is known", || {
+        let why = desk.refused(&["promote", "--yes"]);
+        why.contains("gw-a says").then_some(why)
+    });
+    let said = "both versions fail, so nothing is known of the new one: gw-a says incident";
+    assert!(why.contains(said) && why.contains("--force"), "{why}");
+    desk.done(&["promote", "--force", "--yes"]);
+}
+
+#[test]
 fn of_two_at_the_same_moment_neither_is_lost() {
     let redis = Redis::start();
     redis.push("prod", &[&"127.0.2.2"]);

@@ -1,9 +1,10 @@
 //! `graygate promote`: what speaks against it, besides what the lists say.
 //!
-//! A verdict of some gateway that doubts the new version, by its heartbeat or, of the one that runs here, by
-//! its page; a server of `pre` that this one does not take for up; gateways that do not have the lists that
-//! are promoted.
+//! A verdict of some gateway that doubts the new version, or finds that both fail, by its heartbeat or, of
+//! the one that runs here, by its page; a server of `pre` that this one does not take for up, or another
+//! gateway by its heartbeat; gateways that do not have the lists that are promoted.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::admin::pages::peers::PeersPage;
@@ -23,6 +24,18 @@ const TIME_LIMIT: Duration = Duration::from_secs(10);
 
 /// The findings that speak against a release.
 const DOUBTS: [&str; 2] = ["suspect", "worse"];
+
+/// The one that says that both versions fail.
+const INCIDENT: &str = "incident";
+
+/// What a finding speaks against, if it does: it is said before whose it is.
+fn objection(finding: &str) -> Option<&'static str> {
+    match finding {
+        INCIDENT => Some("both versions fail, so nothing is known of the new one"),
+        it if DOUBTS.contains(&it) => Some("the verdict speaks against it"),
+        _ => None,
+    }
+}
 
 /// Most that are named.
 const NAMED: usize = 5;
@@ -135,18 +148,23 @@ fn elsewhere(look: &FleetLook, digest: &str) -> Option<String> {
     (count > 0).then(|| format!("{count} of {all} gateways do not hold the lists: {some}"))
 }
 
-/// The gateways whose verdict on the release doubts it. One that says nothing of it knows nothing against it.
+/// The gateways whose verdict on the release doubts it, or that find both versions failing. One that says
+/// nothing of it knows nothing against it.
 fn doubts(heard: &[Heard], service: &ServiceName) -> Option<String> {
-    let doubting: Vec<String> = heard
-        .iter()
-        .filter_map(|it| {
-            let verdict = it.node.as_ref()?.verdicts.get(service.as_str())?;
-            DOUBTS
-                .contains(&&*verdict.finding)
-                .then(|| format!("{} says {}", it.name, verdict.finding))
-        })
-        .collect();
-    (!doubting.is_empty()).then(|| format!("the verdict speaks against it: {}", some(&doubting)))
+    let mut doubting: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for it in heard {
+        let node = it.node.as_ref();
+        let verdict = node.and_then(|node| node.verdicts.get(service.as_str()));
+        let finding = verdict.map_or("", |it| &*it.finding);
+        if let Some(objection) = objection(finding) {
+            let says = format!("{} says {finding}", it.name);
+            doubting.entry(objection).or_default().push(says);
+        }
+    }
+    let all = doubting.iter();
+    let all = all.map(|(objection, who)| format!("{objection}: {}", some(who)));
+    let all: Vec<String> = all.collect();
+    (!all.is_empty()).then(|| all.join("; "))
 }
 
 /// What the gateway that runs here says of the release, if it does and doubts it. That it cannot be asked, is
@@ -156,8 +174,7 @@ fn doubts_here(flags: &VerbFlags, service: &ServiceName) -> Option<String> {
     let mut services = page.services.iter();
     let seen = services.find(|it| it.service == service.as_str())?;
     let state = &seen.state;
-    let doubts = DOUBTS.contains(&&**state);
-    doubts.then(|| format!("the verdict speaks against it: the gateway here says {state}"))
+    objection(state).map(|objection| format!("{objection}: the gateway here says {state}"))
 }
 
 /// The first of them.

@@ -3,6 +3,9 @@
 //! In this order:
 //!
 //! - **Incident**: both pools fail far more than usual (`usual`). Nothing is concluded, nothing advances.
+//!   That is also said, instead of nothing or good enough, where both fail in plain sight: more than a fifth
+//!   of `prod`, and more of `pre` than one would put up with. What is usual need not be known for that, which
+//!   takes 500 units of `prod`, and a traffic by which they come.
 //! - **Worse**: M ≥ 1/α, bad units of at least three clients, and a difference of the rates that
 //!   matters to anybody (0.2 points).
 //! - **Suspect**: M ≥ 20, or M ≥ 1/α where something else is missing.

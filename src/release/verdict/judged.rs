@@ -1,6 +1,8 @@
 //! What is found, with its numbers.
 
-use super::rules::{FEW, Facts, Rules, Verdict, fails_in_plain_sight, verdict};
+use super::rules::{
+    FEW, Facts, Rules, Verdict, both_fail_in_plain_sight, fails_in_plain_sight, verdict,
+};
 use super::{alone, foresight};
 use crate::release::evidence::{Concern, Counted};
 
@@ -28,6 +30,8 @@ pub struct Judged {
     pub bad_clients: Option<u64>,
     /// See there.
     pub pre_clients: u64,
+    /// It is known what is usual, and that both pools fail far more.
+    pub is_unusual: bool,
     /// `prod` has nothing to compare with.
     pub is_alone: bool,
     /// As things stand, worse is known in about so many seconds.
@@ -58,6 +62,7 @@ pub fn judge(rules: &Rules, facts: &Facts) -> Judged {
         ln_tolerable: evidence.ln_tolerable(),
         bad_clients: facts.bad_clients,
         pre_clients: facts.pre_clients,
+        is_unusual: facts.is_incident,
         is_alone: alone::is_alone(facts),
         known_in: foresight::known_in(rules, facts),
         needed: foresight::needed(rules, facts).filter(|_| !fails_in_plain_sight(facts)),
@@ -67,6 +72,9 @@ pub fn judge(rules: &Rules, facts: &Facts) -> Judged {
 /// What the rules say; and where there is nothing to compare with, what is said of that.
 fn found(rules: &Rules, facts: &Facts) -> Verdict {
     match verdict(rules, facts) {
+        Verdict::Nothing | Verdict::GoodEnough if both_fail_in_plain_sight(rules, facts) => {
+            Verdict::Incident
+        }
         Verdict::Nothing | Verdict::GoodEnough if alone::is_suspect(facts) => Verdict::Suspect,
         Verdict::GoodEnough if fails_in_plain_sight(facts) => Verdict::Nothing,
         Verdict::Nothing if alone::is_good_enough(rules, facts) => Verdict::GoodEnough,

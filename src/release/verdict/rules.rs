@@ -226,6 +226,25 @@ pub(super) fn fails_in_plain_sight(facts: &Facts) -> bool {
     facts.evidence.concern() == Concern::Failing && pre.units >= BLUNT_UNITS && pre.rate() > bound
 }
 
+/// True where so much of `prod` fails that it is plain, and of `pre` more than one would put up with: then
+/// both fail, also before it is known what is usual. Of a version that does well while the old one is down,
+/// it is not true.
+pub(super) fn both_fail_in_plain_sight(rules: &Rules, facts: &Facts) -> bool {
+    let (pre, prod) = (facts.evidence.pre(), facts.evidence.prod());
+    let are_enough = pre.units.min(prod.units) >= BLUNT_UNITS;
+    if facts.evidence.concern() != Concern::Failing || !are_enough {
+        return false;
+    }
+    // An outage that is over says nothing of what there is now; with little traffic, that is not known.
+    let ever = Lately {
+        pre: pre.rate(),
+        prod: prod.rate(),
+    };
+    let Lately { pre, prod } = facts.lately.unwrap_or(ever);
+    let usual = facts.usual.unwrap_or_default() * PLAIN_TIMES;
+    prod > BLUNT_RATE.max(usual) && pre > rules.tolerate.max(usual) && prod >= pre * BLUNT_PART
+}
+
 fn is_good_enough(rules: &Rules, evidence: &Evidence) -> bool {
     let pre = evidence.pre();
     let is_spotless = pre.bad == 0 && pre.units >= units_of_three(rules);

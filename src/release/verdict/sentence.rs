@@ -68,8 +68,11 @@ impl Display for Conclusion<'_> {
     fn fmt(&self, text: &mut Formatter<'_>) -> fmt::Result {
         let judged = self.0;
         match judged.verdict {
-            Verdict::Incident => {
+            Verdict::Incident if judged.is_unusual => {
                 text.write_str("both fail far more than usual, so nothing is concluded")
+            }
+            Verdict::Incident => {
+                text.write_str("both fail in plain sight, so nothing is concluded")
             }
             Verdict::GoodEnough => text.write_str("good enough to go on"),
             Verdict::Worse(Ground::Failing) => text.write_str("pre is worse"),

@@ -452,15 +452,48 @@ fn what_cannot_be_seen_is_said() {
 fn a_version_that_fails_in_plain_sight_is_not_good_enough_though_the_old_one_fails_more() {
     let down = facts(evidence_of(20, (3, 10), (90, 90)));
     let judged = judge(&RULES, &down);
-    assert_eq!((judged.verdict, judged.needed), (Verdict::Nothing, None));
+    assert_eq!((judged.verdict, judged.needed), (Verdict::Incident, None));
     let usual = Some(0.1);
     assert_eq!(
         verdict_of(&Facts { usual, ..down }),
         Verdict::GoodEnough,
         "so much fails anyway"
     );
-    let healthy = facts(evidence_of(20, (2, 10), (90, 90)));
-    assert_eq!(verdict_of(&healthy), Verdict::GoodEnough);
+    let healthy = facts(evidence_of(20, (2, 100), (90, 90)));
+    assert_eq!(verdict_of(&healthy), Verdict::Incident, "2 % are too many");
+    let healthy = facts(evidence_of(20, (1, 101), (90, 90)));
+    assert_eq!(verdict_of(&healthy), Verdict::GoodEnough, "it would help");
+    // Where a quarter fails of what fails in the other version, going back would help.
+    let (pre, prod) = (0.9, 0.21);
+    let lately = Some(Lately { pre, prod });
+    let verdict = verdict_of(&Facts { lately, ..down });
+    assert_eq!(verdict, Verdict::Nothing);
+}
+
+#[test]
+fn an_outage_of_both_is_an_incident_also_before_it_is_known_what_is_usual() {
+    // Hardly any traffic.
+    let outage = facts(evidence_of(4, (5, 5), (5, 5)));
+    let judged = judge(&RULES, &outage);
+    assert_eq!(judged.verdict, Verdict::Incident);
+    assert_eq!(
+        judged.to_string(),
+        "20 of 20 requests to pre failed, 20 of 20 to prod: evidence 0.7 of 1,000; \
+         both fail in plain sight, so nothing is concluded"
+    );
+    // Fewer are not plain; and what fails anyway is no incident.
+    let few = facts(evidence_of(3, (5, 5), (5, 5)));
+    assert_eq!(verdict_of(&few), Verdict::Nothing);
+    let half = facts(evidence_of(4, (3, 6), (3, 6)));
+    let usual = Some(0.4);
+    assert_eq!(verdict_of(&Facts { usual, ..half }), Verdict::Nothing);
+    // It is over.
+    let (pre, prod) = (0.0, 0.0);
+    let lately = Some(Lately { pre, prod });
+    assert_eq!(verdict_of(&Facts { lately, ..half }), Verdict::Nothing);
+    // Evidence goes before.
+    let worse = facts(evidence_of(40, (5, 9), (20, 90)));
+    assert_eq!(verdict_of(&worse), Verdict::Worse(Ground::Failing));
 }
 
 #[test]
