@@ -240,6 +240,24 @@ fn a_healthy_release_is_good_enough_and_one_that_fails_is_worse_within_seconds()
         let seen = gateway.metric(&format!("graygate_verdict_{metric}"));
         assert_eq!(Some(seen), page[number].as_f64(), "{metric}: {page}");
     }
+    // What the evidence is made of is that of this gateway, once the last block is over.
+    wait_until("the sums are those of the page", DEADLINE, || {
+        let page = &verdict(&gateway)["failing"];
+        let of_odds = |(at, odds): (usize, &str)| {
+            let metric = |of: &str| {
+                let labels = format!("about=\"failures\",odds=\"{odds}\",of=\"{of}\"");
+                gateway.metric(&format!("graygate_verdict_ln_sum{{{labels}}}"))
+            };
+            let both = [("ln_sums", "all"), ("own_sums", "own")];
+            page["odds_ratios"][at].to_string().trim_end_matches(".0") == odds
+                && both.iter().all(|(name, of)| page[*name][at] == metric(of))
+                && page["ln_sums"][at].as_f64() > Some(0.0)
+        };
+        [(1, "2"), (3, "5")].into_iter().all(of_odds)
+    });
+    let (text, _) = command(&gateway, &[]);
+    let line = "S_k of failures, of all gateways (of this one): 1.5: ";
+    assert!(text.contains(line), "{text}");
 
     // Another version begins anew.
     let other = Version::new();
@@ -409,6 +427,7 @@ fn two_gateways_on_one_redis_add_up_what_they_have_seen() {
         wait_until("the counts of both", DEADLINE, || {
             let failing = &verdict(gateway)["failing"];
             failing["pre_units"].as_u64() > failing["own_pre_units"].as_u64()
+                && failing["ln_sums"][3].as_f64() > failing["own_sums"][3].as_f64()
         });
     }
     let text = redis.cli(&["GET", "graygate:node:a"]);

@@ -63,7 +63,30 @@ fn text(page: &VerdictPage) -> String {
     if rows.len() > 1 {
         let _ = write!(text, "\n{}", table::text(&rows));
     }
+    for service in &page.services {
+        for (about, finding) in findings(service) {
+            let name = match is_named {
+                true => format!("{}, ", service.service),
+                false => String::new(),
+            };
+            add_sums(&mut text, &format!("{name}{about}"), finding);
+        }
+    }
     text
+}
+
+/// What the evidence is made of, where there is some.
+fn add_sums(text: &mut String, about: &str, finding: &FindingSeen) {
+    let sums = finding.ln_sums.iter().zip(&finding.own_sums);
+    if finding.pre_units == 0 || sums.len() == 0 {
+        return;
+    }
+    // Writing to a String cannot fail.
+    let _ = write!(text, "\nS_k of {about}, of all gateways (of this one):");
+    for (odds, (all, own)) in finding.odds_ratios.iter().zip(sums) {
+        let _ = write!(text, " {odds}: {all:.2} ({own:.2})");
+    }
+    text.push('\n');
 }
 
 /// What a person wants to know.
@@ -122,13 +145,19 @@ fn taken_back(seen: &VerdictSeen) -> Option<String> {
 
 /// The rows of a service: of failures, and of slow answers.
 fn rows(seen: &VerdictSeen) -> Vec<[String; 10]> {
+    let both = findings(seen).into_iter();
+    both.map(|(about, it)| row(seen, about, it)).collect()
+}
+
+/// What there is to say of failures, and of slow answers.
+fn findings(seen: &VerdictSeen) -> Vec<(&'static str, &FindingSeen)> {
     let both = [("failures", &seen.failing), ("slowness", &seen.slow)];
     // Of what was taken back nothing is counted, and zeros would be taken for that.
     let is_over = |it: &FindingSeen| seen.tripped.is_some() && it.pre_units == 0;
     let both = both
         .into_iter()
         .filter_map(|(about, it)| Some((about, it.as_ref().filter(|it| !is_over(it))?)));
-    both.map(|(about, it)| row(seen, about, it)).collect()
+    both.collect()
 }
 
 fn row(seen: &VerdictSeen, about: &str, finding: &FindingSeen) -> [String; 10] {

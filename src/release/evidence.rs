@@ -88,7 +88,7 @@ pub use counted::{Block, Counted};
 use conditional::Conditional;
 
 /// At most so many odds ratios are looked for at once.
-const MOST: usize = 8;
+pub(super) const MOST: usize = 8;
 
 /// So many seconds are a stretch: five minutes.
 const STRETCH: u32 = 300;
@@ -315,6 +315,12 @@ impl Evidence {
         let (ever, recent) = (&self.sums[..factors], &self.recent[..factors]);
         let numbers = [self.stretch as f64, self.renewed as f64];
         [ever, recent, &numbers].concat()
+    }
+
+    /// S_k since it was renewed, for each factor of the concern; the rest are 0. What several gateways
+    /// have seen together has those of all.
+    pub(super) fn ever(&self) -> [f64; MOST] {
+        self.sums
     }
 
     /// ln M: at 0 nothing speaks against `pre`; ln 1000 is reached by at most one of a thousand releases that

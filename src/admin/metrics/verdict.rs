@@ -1,5 +1,7 @@
 //! What is found of the releases.
 
+use std::fmt::Display;
+
 use super::page::MetricsPage;
 use super::service::ServiceLabel;
 use crate::admin::pages::verdict::VerdictSeen;
@@ -41,6 +43,7 @@ pub(super) fn render(page: &mut MetricsPage, serving: &Serving, standing: &[Stan
             page.value("verdict_ln_evidence", &labels, judged.ln_worse);
         }
     });
+    sums(page, &all);
     counted(page, &all);
     page.family(
         "verdict_gateways",
@@ -53,6 +56,32 @@ pub(super) fn render(page: &mut MetricsPage, serving: &Serving, standing: &[Stan
             page.value("verdict_gateways", &labels, case.gateways());
         }
     }
+}
+
+/// What the evidence is made of, for each odds ratio that is looked for.
+fn sums(page: &mut MetricsPage, all: &[(ServiceLabel<'_>, &Standing)]) {
+    const NAME: &str = "verdict_ln_sum";
+    page.family(
+        NAME,
+        "gauge",
+        "While a release is under way: the natural logarithm of the evidence that the odds of a bad request are so many times as high in pre, of all gateways and of this one alone.",
+    );
+    each_case(all, |service, about, concern, case| {
+        let Some(judged) = case.judged(concern) else {
+            return;
+        };
+        let own = case.evidence(concern).sums();
+        for ((odds, sum), own) in judged.sums().zip(own) {
+            for (of, sum) in [("all", sum), ("own", own)] {
+                let labels = [
+                    ("about", &about as &dyn Display),
+                    ("odds", &odds),
+                    ("of", &of),
+                ];
+                page.value(NAME, &service.labels(&labels), sum);
+            }
+        }
+    });
 }
 
 /// One of the numbers that were counted.

@@ -125,6 +125,10 @@ object! {
         /// Evidence that it is worse; what makes it suspect is 20.
         evidence: f64,
         ln_evidence: f64,
+        /// The odds ratios that are looked for, as times the margin; and the logarithm of the evidence for
+        /// each of them, since the release began or an hour or an incident was over.
+        odds_ratios: Vec<f64>,
+        ln_sums: Vec<f64>,
         /// What makes it worse: 1/alpha.
         evidence_needed: f64,
         /// The logarithm of the evidence that it is less than three times as bad.
@@ -135,8 +139,8 @@ object! {
         known_in_seconds: Option<f64>,
         /// About so many units of `pre` more make it good enough.
         units_needed: Option<u64>,
-        /// What this gateway has seen alone: the logarithms for each odds ratio that is looked for, since the
-        /// release began; the same of the last minutes; and how often these have begun anew.
+        /// What this gateway has seen alone: `ln_sums`; the same of the last minutes; and how often these
+        /// have begun anew.
         own_sums: Vec<f64>,
         own_pre_units: u64,
         own_prod_units: u64,
@@ -279,6 +283,8 @@ impl FindingSeen {
             odds_ratio: judged.odds_ratio,
             evidence: amount(judged.ln_worse),
             ln_evidence: judged.ln_worse,
+            odds_ratios: judged.sums().map(|(odds, _)| odds).collect(),
+            ln_sums: judged.sums().map(|(_, sum)| sum).collect(),
             evidence_needed: (amount(judged.ln_bound) * 1e6).round() / 1e6,
             ln_tolerable: judged.ln_tolerable,
             bad_clients: judged.bad_clients,

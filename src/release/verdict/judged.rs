@@ -4,7 +4,7 @@ use super::rules::{
     FEW, Facts, Rules, Verdict, both_fail_in_plain_sight, fails_in_plain_sight, verdict,
 };
 use super::{alone, foresight};
-use crate::release::evidence::{Concern, Counted};
+use crate::release::evidence::{Concern, Counted, MOST};
 
 /// What is found, and by which numbers. Its `Display` is a sentence.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,6 +20,8 @@ pub struct Judged {
     /// How many times as high the odds of a bad unit are in `pre`; None without a bad unit in `prod` or
     /// a good one in `pre`.
     pub odds_ratio: Option<f64>,
+    /// S_k of all gateways since clients count anew, for each factor of the concern; the rest are 0.
+    pub ln_sums: [f64; MOST],
     /// ln M.
     pub ln_worse: f64,
     /// ln 1/α: what ln M has to reach.
@@ -41,6 +43,12 @@ pub struct Judged {
 }
 
 impl Judged {
+    /// Each odds ratio that is looked for, with the logarithm of the evidence for it.
+    pub(crate) fn sums(&self) -> impl Iterator<Item = (f64, f64)> {
+        let factors = self.concern.factors().iter().copied();
+        factors.zip(self.ln_sums)
+    }
+
     /// True where evidence may be about a client instead of about the version.
     pub(crate) fn has_few_clients(&self) -> bool {
         self.pre_clients < FEW
@@ -57,6 +65,7 @@ pub fn judge(rules: &Rules, facts: &Facts) -> Judged {
         pre,
         prod,
         odds_ratio: odds_ratio(&pre, &prod),
+        ln_sums: evidence.ever(),
         ln_worse: evidence.ln_worse(),
         ln_bound: rules.ln_bound(),
         ln_tolerable: evidence.ln_tolerable(),
