@@ -6,6 +6,7 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::ops::Deref;
 use std::time::Duration;
 
@@ -194,6 +195,67 @@ fn of_three_gateways_one_notes_what_was_changed_by_hand_and_it_can_be_taken_back
     assert_eq!(fleet.gray(), ["127.0.0.5"]);
     for gateway in &fleet.gateways {
         assert_eq!(gateway.get("127.0.0.5", "/").text(), "pre");
+    }
+}
+
+/// The commands of the server until the history is written.
+#[track_caller]
+fn commands_until_noted(redis: &Redis, change: impl FnOnce()) -> Vec<[String; 2]> {
+    let mut monitor = redis.connect(0);
+    redis::cmd("MONITOR").exec(&mut monitor).unwrap();
+    monitor.set_read_timeout(Some(DEADLINE)).unwrap();
+    change();
+    let mut all = Vec::new();
+    loop {
+        let line: String = redis::from_redis_value(monitor.recv_response().unwrap()).unwrap();
+        // `1764400000.1 [0 127.0.0.1:1] "XADD" "graygate:history" "*"`
+        let (place, command) = line.split_once("] ").unwrap_or_default();
+        let place = place.rsplit(' ').next().unwrap_or_default();
+        let is_written = command.starts_with("\"XADD\"");
+        all.push([place, command].map(str::to_owned));
+        if is_written {
+            return all;
+        }
+    }
+}
+
+#[test]
+fn a_list_that_is_too_long_to_be_remembered_is_not_read_again_for_the_history() {
+    let fleet = Fleet::with(3, |setup, redis| {
+        if redis.cli(&["LLEN", "gray"]) == redis::Value::Int(1) {
+            let entry = |it: i32| format!("10.7.{}.{}", it / 250, it % 250);
+            let entries: Vec<String> = (0..9000).map(entry).collect();
+            let entries: Vec<&dyn std::fmt::Display> = entries.iter().map(|it| it as _).collect();
+            redis.push("gray", &entries);
+        }
+        setup
+    });
+    let desk = fleet.desk();
+    for (number, command, counts) in [
+        (1, "RPUSH gray 10.8.0.1", [9001, 9002]),
+        (2, "LREM gray 0 10.8.0.1", [9002, 9001]),
+    ] {
+        let before = fleet.gateways[0].lists()["digest"].clone();
+        let command: Vec<&str> = command.split(' ').collect();
+        let all = commands_until_noted(&fleet.redis, || drop(fleet.redis.cli(&command)));
+        let places = |is: &dyn Fn(&str) -> bool| {
+            let those = all.iter().filter(|[_, command]| is(command));
+            let places = those.map(|[place, _]| place.as_str());
+            places.collect::<HashSet<_>>()
+        };
+        let notes = places(&|it| it.starts_with("\"WATCH\"") && it.contains(KEY));
+        let reads = places(&|it| it == "\"LRANGE\" \"gray\" \"0\" \"-1\"");
+        assert!(!notes.is_empty() && !reads.is_empty(), "{all:?}");
+        assert!(notes.is_disjoint(&reads), "{all:?}");
+        let record = desk.wait_for(number);
+        let [gone, come] = counts;
+        let difference = [
+            format!("- gray of {gone} entries"),
+            format!("+ gray of {come} entries"),
+        ];
+        assert_eq!(record["difference"], serde_json::json!(difference));
+        let after = &fleet.gateways[0].lists()["digest"];
+        assert_eq!([&record["before"], &record["after"]], [&before, after]);
     }
 }
 

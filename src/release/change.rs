@@ -31,7 +31,7 @@ pub(crate) use self::basis::{Drawn, Edit, FoundList, FoundLists, ServiceTerms, f
 use self::basis::{FROZEN, RESET, SETS, STAGE, WantedChange, Work, parts};
 pub(crate) use self::rollout::{LeaderWord, RolloutPlan, RolloutVerb, step_in_words, steps};
 pub(crate) use self::stage::{ShareBy, share};
-pub(crate) use self::unattributed::{Unattributed, unattributed};
+pub(crate) use self::unattributed::{Unattributed, unattributed, unattributed_by_sight};
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -30,11 +30,11 @@ use crate::store::{ListsWatch, SeenLists, heavy};
 /// So many states of the lists of a service are remembered until the history is looked at.
 const REMEMBERED: usize = 8;
 
-/// With at least so many entries it takes long to read them, and gateways do so one after the other.
-const MANY: usize = 50_000;
+/// By so much gateways look at different times, as chance will have it.
+const SPREAD: Duration = Duration::from_millis(300);
 
-/// By so much gateways look at different times, as chance will have it: with few entries, and with many.
-const SPREAD: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(10)];
+/// By so much where long lists have to be read, which takes a while: one after the other.
+const READ_SPREAD: Duration = Duration::from_secs(10);
 
 /// After an attempt for which the store was away, or somebody else at it.
 const AWAY: Duration = Duration::from_secs(2);
@@ -57,6 +57,10 @@ struct Noticed {
     gathering: Gathering,
     /// It was there when it was looked at.
     had_history: bool,
+    /// The number of its last record then.
+    noted: Option<u64>,
+    /// It was found that long lists have to be read.
+    must_read: bool,
     /// What was said of it.
     told: Option<String>,
 }
@@ -117,13 +121,15 @@ impl Scribe {
             self.services().remove(service);
             return;
         }
-        let (seen, had_history) = match self.services().get(service) {
-            Some(it) => (it.seen.clone(), it.had_history),
+        let (seen, had_history, noted, may_read) = match self.services().get(service) {
+            Some(it) => (it.seen.clone(), it.had_history, it.noted, it.must_read),
             None => return,
         };
         let account = SeenAccount {
             seen: &seen,
             had_history,
+            noted,
+            may_read,
         };
         let outcome = Ledger::of(config, service)
             .map_err(NotNoted::Refused)
@@ -135,6 +141,12 @@ impl Scribe {
         };
         match outcome {
             Ok(Noting::Again) => known.gathering.wait(now + AGAIN),
+            Ok(Noting::MustRead) => {
+                known.must_read = true;
+                known
+                    .gathering
+                    .wait(now + READ_SPREAD.mul_f64(fastrand::f64()));
+            }
             Err(NotNoted::Away(_)) => known.gathering.wait(now + AWAY),
             Err(NotNoted::Refused(error)) => {
                 known.gathering.wait(now + REFUSED);
@@ -148,7 +160,12 @@ impl Scribe {
             }
             Ok(noting) => {
                 known.told = None;
-                known.had_history = matches!(noting, Noting::Known | Noting::Written(_));
+                known.must_read = false;
+                known.noted = match noting {
+                    Noting::Known(number) | Noting::Written(number) => Some(number),
+                    _ => None,
+                };
+                known.had_history = known.noted.is_some();
                 known.is_noted(&seen, matches!(noting, Noting::Written(_)), now);
                 if let Noting::Written(number) = noting {
                     let name = service.in_log();
@@ -165,6 +182,8 @@ impl Noticed {
             seen: vec![seen],
             gathering: Gathering::new(now),
             had_history: false,
+            noted: None,
+            must_read: false,
             told: None,
         }
     }
@@ -173,14 +192,12 @@ impl Noticed {
         if self.seen.last() == Some(&seen) {
             return;
         }
-        let is_long = seen.lists.iter().any(|(_, it)| it.count >= MANY);
         self.seen.push(seen);
         // The first is where the account begins, the last is what there is.
         if self.seen.len() > REMEMBERED {
             self.seen.remove(1);
         }
-        let spread = SPREAD[usize::from(is_long)].mul_f64(fastrand::f64());
-        self.gathering.add(now, spread);
+        self.gathering.add(now, SPREAD.mul_f64(fastrand::f64()));
     }
 
     /// The history says what was `seen`.

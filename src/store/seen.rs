@@ -80,6 +80,12 @@ impl SeenLists {
         }
     }
 
+    /// A list is too long to be remembered.
+    pub(crate) fn is_long(&self) -> bool {
+        let mut lists = self.lists.iter();
+        lists.any(|(_, it)| it.digest.is_some() && it.texts.is_none())
+    }
+
     /// There is nothing at all: somebody has emptied the lists, or the store has lost them.
     pub(crate) fn are_empty(&self) -> bool {
         let mut lists = self.lists.iter();

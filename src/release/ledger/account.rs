@@ -1,6 +1,8 @@
 //! An account of what the store had, from which is told what was changed by hand.
 
-use crate::release::change::{FoundLists, ServiceTerms, Unattributed, unattributed};
+use crate::release::change::{
+    FoundLists, ServiceTerms, Unattributed, unattributed, unattributed_by_sight,
+};
 use crate::release::history::{ChangeRecord, UNATTRIBUTED};
 use crate::release::state::now;
 use crate::store::SeenLists;
@@ -12,13 +14,17 @@ pub(crate) struct SeenAccount<'a> {
     pub(crate) seen: &'a [SeenLists],
     /// There was a history.
     pub(crate) had_history: bool,
+    /// The last record then, if that was looked at.
+    pub(crate) noted: Option<u64>,
+    /// Its turn has come to read lists that are too long to be remembered.
+    pub(crate) may_read: bool,
 }
 
 /// What has come of noting it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Noting {
-    /// The history ends with what is there.
-    Known,
+    /// The history ends with what is there: with the record of this number.
+    Known(u64),
     /// There is no history, and nothing was changed.
     Nothing,
     /// It does now; with the record of this number.
@@ -27,6 +33,8 @@ pub(crate) enum Noting {
     Lost,
     /// Somebody is at it right now.
     Again,
+    /// Long lists have to be read for it: by one gateway after the other.
+    MustRead,
 }
 
 /// Why nothing could be noted; each in one line.
@@ -38,12 +46,28 @@ pub(crate) enum NotNoted {
     Away(String),
 }
 
+/// With at least so many entries it takes long to read a list, and gateways do so one after the other.
+const MANY: usize = 50_000;
+
 impl SeenAccount<'_> {
+    /// A list is too long to be remembered.
+    pub(super) fn is_long(&self) -> bool {
+        self.seen.last().is_some_and(SeenLists::is_long)
+    }
+
+    /// It takes long to read the lists, and others may be at it.
+    pub(super) fn waits_for_turn(&self) -> bool {
+        let mut lists = self.seen.last().into_iter().flat_map(|it| it.lists.iter());
+        !self.may_read && lists.any(|(_, it)| it.count >= MANY)
+    }
+
     /// What there is to say without a look at the lists, where the history has this `last` record.
     pub(super) fn at_once(&self, last: Option<&ChangeRecord>) -> Option<Noting> {
         let latest = self.seen.last().and_then(|it| it.digest);
         match (last, latest) {
-            (Some(last), Some(digest)) if last.after == digest.to_string() => Some(Noting::Known),
+            (Some(last), Some(digest)) if last.after == digest.to_string() => {
+                Some(Noting::Known(last.number))
+            }
             // Whoever empties lists by hand leaves the history as it is.
             (None, _) if self.had_history || self.seen.iter().any(SeenLists::are_empty) => {
                 Some(Noting::Lost)
@@ -51,6 +75,17 @@ impl SeenAccount<'_> {
             _ => None,
         }
     }
+}
+
+/// The record of what was changed by hand, where what was seen says so, and the rest that was `found`.
+pub(super) fn by_hand_by_sight(
+    terms: &ServiceTerms,
+    found: &FoundLists,
+    account: &SeenAccount<'_>,
+) -> Option<ChangeRecord> {
+    let change = unattributed_by_sight(terms, found, (account.seen, account.noted))?;
+    let number = found.history.first().map_or(0, |it| it.number) + 1;
+    Some(record_by_hand(terms, number, change))
 }
 
 /// The record of what was changed by hand until this was `found`; or what there is to say of it otherwise.
@@ -67,7 +102,7 @@ pub(super) fn by_hand_until(
     let number = last.map_or(0, |it| it.number) + 1;
     let record = change.map(|it| record_by_hand(terms, number, it));
     record.ok_or(match last {
-        Some(_) => Noting::Known,
+        Some(last) => Noting::Known(last.number),
         None => Noting::Nothing,
     })
 }

@@ -1,14 +1,18 @@
 //! Noting what was changed by hand: as a rule, one look at the last record says that somebody has done so.
 //! Only otherwise the lists are read, WATCHed together with the history; so of several gateways one writes.
+//! Lists that are too long to be remembered are read only where what this gateway has seen of them does not
+//! tell.
 
 use redis::RedisResult;
 
-use super::RedisLedger;
 use super::reading::trimmed;
 use super::stream::added;
+use super::{PAGE, RedisLedger};
 use crate::release::change::FoundLists;
 use crate::release::history::ChangeRecord;
-use crate::release::ledger::account::{NotNoted, Noting, SeenAccount, by_hand_until};
+use crate::release::ledger::account::{
+    NotNoted, Noting, SeenAccount, by_hand_by_sight, by_hand_until,
+};
 use crate::store::redis::errors::{is_of_cluster, is_refusal};
 use crate::store::redis::link::Link;
 use crate::store::redis::transaction;
@@ -44,8 +48,7 @@ impl RedisLedger<'_> {
         link.ask(&watch)?;
         // Whoever may not read the salt does without.
         allowed(link.ask(redis::cmd("WATCH").arg(&self.keys.salt)))?;
-        let found = self.found(&mut link)?;
-        let record = match by_hand_until(&self.terms, &found, account) {
+        let record = match self.record_by_hand(&mut link, account)? {
             Ok(record) => record,
             Err(noting) => return Ok(noting),
         };
@@ -58,6 +61,48 @@ impl RedisLedger<'_> {
         replies.into_iter().try_for_each(|it| it.map(drop))?;
         self.link = Some(link);
         Ok(Noting::Written(record.number))
+    }
+
+    /// The record of what was changed by hand, or what there is to say of it otherwise.
+    fn record_by_hand(
+        &self,
+        link: &mut Link,
+        account: &SeenAccount<'_>,
+    ) -> RedisResult<Result<ChangeRecord, Noting>> {
+        if account.is_long() {
+            let found = self.found_beside(link)?;
+            if let Some(noting) = account.at_once(found.history.first()) {
+                return Ok(Err(noting));
+            }
+            if let Some(record) = by_hand_by_sight(&self.terms, &found, account) {
+                return Ok(Ok(record));
+            }
+            if account.waits_for_turn() {
+                return Ok(Err(Noting::MustRead));
+            }
+        }
+        let found = self.found(link)?;
+        Ok(by_hand_until(&self.terms, &found, account))
+    }
+
+    /// What there is besides the lists, with the latest records.
+    fn found_beside(&self, link: &mut Link) -> RedisResult<FoundLists> {
+        let mut text = |key: &String| -> RedisResult<Option<Vec<u8>>> {
+            let text = allowed(link.ask(redis::cmd("GET").arg(key)))?;
+            Ok(text.map(redis::from_redis_value).transpose()?.flatten())
+        };
+        let salt = text(&self.keys.salt)?;
+        let state = match self.keys.has_verdict {
+            true => text(&self.release.release)?,
+            false => None,
+        };
+        let state = state.and_then(|it| serde_json::from_slice(&it).ok());
+        Ok(FoundLists {
+            salt: salt.map(trimmed),
+            state: state.unwrap_or_default(),
+            history: self.records(link, PAGE, |all| !all.is_empty())?,
+            ..FoundLists::default()
+        })
     }
 
     /// The last record.
