@@ -128,7 +128,7 @@ fn start(
     }
     let first = plan.steps[0];
     let mut wanted = match stage::staging(work, first, plan.by.as_ref())? {
-        Staging::Wanted(wanted) => wanted,
+        Staging::Wanted(wanted) => *wanted,
         // The rollout begins with what is there.
         Staging::Present(_) => WantedChange::default(),
     };

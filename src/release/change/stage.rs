@@ -150,7 +150,7 @@ fn of_release(all: Vec<StagedShare>, known: Option<&str>) -> Result<Vec<StagedSh
 pub(super) enum Staging {
     /// Nothing: it has this one.
     Present(String),
-    Wanted(WantedChange),
+    Wanted(Box<WantedChange>),
 }
 
 /// `stage`: the release has this share.
@@ -160,7 +160,7 @@ pub(super) fn stage(
     by: Option<&ShareBy>,
 ) -> Result<WantedChange, String> {
     Ok(match staging(work, share, by)? {
-        Staging::Wanted(wanted) => wanted,
+        Staging::Wanted(wanted) => *wanted,
         Staging::Present(share) => WantedChange {
             notes: vec![format!("gray has {share} already")],
             ..WantedChange::default()
@@ -182,7 +182,7 @@ pub(super) fn staging(
     let word = |name: &str| recorded.and_then(|it| it[name].as_str());
     let current = of_release(StagedShare::all(work), word("share"))?;
     if share == 0 {
-        return Ok(Staging::Wanted(taken_away(work, current)));
+        return Ok(Staging::Wanted(Box::new(taken_away(work, current))));
     }
     may_have_clients(work)?;
     let release = work.release();
@@ -223,7 +223,7 @@ pub(super) fn staging(
         json!({ "pre": release, "share": canonical }),
     );
     wanted.state = Some(state);
-    Ok(Staging::Wanted(wanted))
+    Ok(Staging::Wanted(Box::new(wanted)))
 }
 
 /// That clients can be given to what is in `pre`, or why not.
