@@ -75,6 +75,10 @@ mod tests {
             "heartbeat: it survives panics by itself, and tells of them",
         ),
         (
+            "src/cli/notify.rs",
+            "telling: of a command, which waits for it and says how it ended",
+        ),
+        (
             "src/store/redis/changes/subscription.rs",
             "lists-events: who listens sees its end",
         ),

@@ -1,5 +1,5 @@
-//! Who carries a rollout on, as one gateway sees it: whether it has the lease, may take it, or follows another
-//! one. Pure; times are those of its own monotonic clock.
+//! Who carries a rollout on, as one gateway sees it: whether it has the lease, may take it, or follows
+//! another one. Pure; times are those of its own monotonic clock.
 //!
 //! The lease of another one is over when it was seen unchanged for [`LEASE`]; its own when it has not renewed
 //! it for as long. What a lease is good for is in [`rollout`](super::rollout).

@@ -525,6 +525,34 @@ impl<'a> Driver<'a> {
             it.nodes.iter().all(|it| it.lists().is_some()).then_some(())
         });
         self.run("thaw --by ann");
+        if self.server.keeps == Keeps::Nothing {
+            // What was filled in by hand may take servers out of `prod`.
+            self.wait("nothing is held", IN_FORCE, |it| {
+                let held = it.held();
+                held.iter().for_each(|digest| it.confirm(digest));
+                held.is_empty().then_some(())
+            });
+        }
+    }
+
+    /// The digests of what gateways do not take without a word.
+    fn held(&self) -> Vec<String> {
+        let pages = self.nodes.iter().filter_map(|it| it.lists());
+        let digests = |page: Value| {
+            let held = page["held"].as_array().into_iter().flatten();
+            let held = held.filter_map(|it| it["digest"].as_str().map(str::to_owned));
+            held.collect::<Vec<_>>()
+        };
+        pages.flat_map(digests).collect()
+    }
+
+    fn confirm(&self, digest: &str) {
+        let mut accept = redis::cmd("SET");
+        accept.arg("graygate:accept").arg(digest);
+        let mut pipe = redis::pipe();
+        pipe.add_command(accept).ignore();
+        // It is asked for again.
+        let _ = self.server.ask(&pipe);
     }
 
     /// What was decided holds, and what may go on goes on; to its end now and then, if there is time.
