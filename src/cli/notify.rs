@@ -90,7 +90,8 @@ pub(super) fn begin(
         return Ok(None);
     };
     let (node, url) = (webhook::node_of(config), settings.url.to_string());
-    let posting = thread::Builder::new().spawn(move || {
+    let posting = thread::Builder::new().name("telling".to_owned());
+    let posting = posting.spawn(move || {
         let posted = webhook::post(&settings, &notice, &node, settings.timeout);
         posted.err().map(|it| failed(&it.why))
     });
