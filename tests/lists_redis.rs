@@ -274,10 +274,11 @@ fn changes_one_by_one_are_each_in_force_in_a_moment() {
         lags.push(start.elapsed());
     }
     lags.sort();
-    // The targets are 2 ms and 10 ms; a busy machine gets more.
+    // How soon is what the benchmark tells (tests/propagation.rs). None waits for a pause between readings,
+    // which are up to 100 ms, or for a check, which is an hour away.
     let (median, most) = (lags[50], lags[95]);
-    assert!(median < Duration::from_millis(20), "{median:?}: {lags:?}");
-    assert!(most < Duration::from_millis(200), "{most:?}: {lags:?}");
+    assert!(median < Duration::from_millis(100), "{median:?}: {lags:?}");
+    assert!(most < Duration::from_secs(1), "{most:?}: {lags:?}");
 }
 
 #[test]
