@@ -498,6 +498,45 @@ fn of_three_gateways_that_find_the_same_the_first_tells_it_and_the_next_where_th
     assert_eq!(told(), ["a", "b", "c"]);
 }
 
+#[test]
+fn a_gateway_that_serves_nobody_knows_what_another_one_sees_and_tells_people_of_it() {
+    let (prod, receiver) = (Origin::named("fine"), Origin::saying(ok("")));
+    let pre = Origin::saying(*b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n");
+    let redis = Redis::start();
+    redis.push("gray", &[&"10.1.0.0/16"]);
+    redis.push_peers(&pre, &prod);
+    let start = |node: &str| {
+        let setup = judged(Setup::new()).redis(redis.url());
+        let setup = setup
+            .set("redis.node", node)
+            .set("redis.heartbeat", "500ms");
+        setup.set("verdict.webhook", url(&receiver)).start()
+    };
+    // By its name, it is the one that tells people.
+    let (idle, busy) = (start("a"), start("b"));
+    let told = || {
+        events(&receiver)
+            .into_iter()
+            .find(|it| it["event"] == "worse")
+    };
+    let mut round = 0;
+    wait_until("it is told", DEADLINE, || {
+        load(&busy, round);
+        round += 1;
+        told().is_some()
+    });
+    assert_eq!(told().unwrap()["node"], "a");
+    let (_, page) = idle.admin_get("/verdict");
+    let page: Value = serde_json::from_str(&page).unwrap();
+    let of = &page["services"][0];
+    assert_eq!(
+        (&of["state"], &of["gateways"]),
+        (&json!("worse"), &json!(2))
+    );
+    assert_eq!(of["failing"]["own_pre_units"], 0, "{of}");
+    assert!(of["failing"]["pre_units"].as_u64() > Some(10), "{of}");
+}
+
 /// A receiver with this certificate, which takes whatever is posted.
 fn secure_receiver((cert, key): (impl AsRef<Path>, impl AsRef<Path>)) -> SocketAddr {
     let cert = CertificateDer::from_pem_file(cert).unwrap();

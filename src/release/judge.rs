@@ -42,7 +42,7 @@ const MANY: u64 = 5;
 /// of them, and not before that.
 const ACQUAINTED: Duration = Duration::from_secs(4);
 
-/// So long after something was counted others are heard: of the next step nothing is known for a moment.
+/// So long after something was counted others are heard, whatever has become of the lists.
 const LISTENING: Duration = Duration::from_secs(10);
 
 /// Nothing faster than this is slow.
@@ -185,7 +185,7 @@ impl Judge {
             }
         })?;
         let own = Arc::clone(&judge);
-        let is_needed = move || own.has_evidence();
+        let is_needed = move || own.is_release_under_way();
         let own = Arc::clone(&judge);
         others::start(config, is_needed, move |heard| own.others.hear(heard))?;
         Ok(judge)
@@ -234,7 +234,23 @@ impl Judge {
             true => case.opinion(&of.pools().settings().verdict),
             false => Opinion::Against("no server of pre is up".to_owned()),
         };
+        let opinion = match opinion {
+            Opinion::Against(_) => opinion,
+            // An incident is seen by whoever serves the clients.
+            Opinion::Good | Opinion::Open(_) => match self.doubt_of_others(service, &case) {
+                Some(finding) => Opinion::Against(format!("another gateway finds: {finding}")),
+                None => opinion,
+            },
+        };
         (case.release().to_owned(), opinion)
+    }
+
+    /// What another gateway finds of the same release that speaks against its next step, if one does.
+    fn doubt_of_others(&self, service: &ServiceName, case: &Case) -> Option<String> {
+        let others = self.others.of(service, Instant::now()).into_iter();
+        let mut same = others.filter(|it| it.release == case.release());
+        let doubt = same.find(|it| Verdict::is_against(&it.finding));
+        doubt.map(|it| it.finding)
     }
 
     /// How many servers of `pre` of a service are up here, and how many there are.
@@ -275,7 +291,24 @@ impl Judge {
         self.others.trouble()
     }
 
-    /// Whether a release is under way of which anything was counted.
+    /// Whether a release is under way, so that others are heard: one who serves none of its clients has to
+    /// know as well what others see. It may be the one that carries the rollout on, or that tells people.
+    fn is_release_under_way(&self) -> bool {
+        let serving = self.in_force.serving();
+        let mut judged = serving.services().iter().filter(|it| {
+            let settings = &it.pools().settings().verdict;
+            settings.is_on() && it.pools().units().is_some()
+        });
+        let has_clients = |it: &ServiceInForce| {
+            let lists = it.lists();
+            !lists.pre.is_empty() && !lists.gray.is_empty()
+        };
+        judged.any(|it| has_clients(it))
+            || !self.trips.rolling_out().is_empty()
+            || self.has_evidence()
+    }
+
+    /// Whether anything was counted of a release just now.
     fn has_evidence(&self) -> bool {
         let docket = self.docket();
         let mut counted = docket.values().filter_map(|it| it.counted);

@@ -1,6 +1,6 @@
 //! What the other gateways have told of their releases: by their heartbeats, which are read every second
-//! while there is a release of which anything was counted here, and not otherwise, on a connection of
-//! its own.
+//! while a release is under way, and not otherwise, on a connection of its own. That is so where this gateway
+//! serves none of its clients, too.
 //!
 //! It is heard for as long as the heartbeat lives. While Redis cannot be read, each gateway goes on with what
 //! it sees itself; so does one without heartbeats.

@@ -133,6 +133,12 @@ impl Verdict {
             Self::Worse(_) => "worse",
         }
     }
+
+    /// Whether the finding of this name speaks against a next step.
+    pub(crate) fn is_against(name: &str) -> bool {
+        let against = [Self::Incident, Self::Suspect, Self::Worse(Ground::Failing)];
+        against.iter().any(|it| it.name() == name)
+    }
 }
 
 /// Why a release is worse.
