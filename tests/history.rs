@@ -294,13 +294,22 @@ fn a_history_that_is_none_is_named_and_none_of_its_changes_are_nothing() {
     let none = desk.run(&["history", "--last", "0"]);
     let why = String::from_utf8(none.stderr).unwrap();
     assert_eq!(none.status.code(), Some(2), "{why}");
-    assert!(why.contains("--last"), "{why}");
+    assert!(
+        why.contains("--last"),
+        "{why}"
+    );
     fleet.redis.cli(&["SET", "graygate:history", "x"]);
     for words in [&["history"][..], &["admit", "127.0.0.9"]] {
         let why = desk.refused(words);
-        let named = "a stream in graygate:history, and that key holds something else";
+        let named = "graygate:history must be a stream, but is something else; rename or delete it";
         assert!(why.contains(named), "{why}");
     }
+    // A gateway that would note a change by hand says so, too, and once.
+    fleet.redis.push("gray", &[&"127.0.0.6"]);
+    let line = fleet.gateways[0].wait_for_log("history-refused");
+    assert!(line.contains("must be a stream"), "{line}");
+    std::thread::sleep(NOTED);
+    assert_eq!(fleet.gateways[0].stderr.count("history-refused"), 1);
 }
 
 #[test]

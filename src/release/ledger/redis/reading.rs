@@ -11,7 +11,7 @@ use crate::release::rollout::{add_renewal, is_under_way};
 use crate::store::Entries;
 use crate::store::redis::KeyOf;
 use crate::store::redis::cluster;
-use crate::store::redis::errors::{describe, io_error};
+use crate::store::redis::errors::io_error;
 use crate::store::redis::link::Link;
 use crate::store::redis::reply::Replies;
 
@@ -266,22 +266,24 @@ pub(super) fn trimmed(mut text: Vec<u8>) -> Vec<u8> {
 }
 
 /// An error of a server from before there were streams, or of a key that is something else, with what that
-/// means.
+/// means. It keeps its code: the server has answered, and refuses.
 pub(super) fn explained_stream(error: RedisError, history: &str) -> RedisError {
-    let is_unknown = error
-        .detail()
-        .is_some_and(|it| it.contains("unknown command"));
-    match error.code() {
-        Some("ERR") if is_unknown => io_error(format!(
-            "{}; the history is a stream, which takes Redis 5 or later",
-            describe(&error)
-        )),
-        Some("WRONGTYPE") => io_error(format!(
-            "the history is to be a stream in {history}, and that key holds something else: {}",
-            describe(&error)
-        )),
-        _ => error,
-    }
+    let detail = error.detail().unwrap_or_default();
+    let is_unknown = detail.contains("unknown command");
+    let (code, detail) = match error.code() {
+        Some("ERR") if is_unknown => (
+            "ERR",
+            format!("{detail}; the history is a stream, which takes Redis 5 or later"),
+        ),
+        Some("WRONGTYPE") => (
+            "WRONGTYPE",
+            format!(
+                "{history} must be a stream, but is something else; rename or delete it, or set history_key"
+            ),
+        ),
+        _ => return error,
+    };
+    redis::make_extension_error(code.to_owned(), Some(detail))
 }
 
 /// The last id that is before this one: `1234-5`.
@@ -298,6 +300,21 @@ fn just_before(id: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::redis::errors::{describe, is_refusal};
+
+    #[test]
+    fn what_is_no_stream_is_refused_in_other_words() {
+        for (code, detail, means) in [
+            ("WRONGTYPE", "Operation against a key", "h must be a stream"),
+            ("ERR", "unknown command `XREVRANGE`", "takes Redis 5"),
+            ("NOPERM", "no permissions", "no permissions"),
+        ] {
+            let error = redis::make_extension_error(code.to_owned(), Some(detail.to_owned()));
+            let explained = explained_stream(error, "h");
+            assert!(is_refusal(&explained), "{explained}");
+            assert!(describe(&explained).contains(means), "{explained}");
+        }
+    }
 
     #[test]
     fn a_page_of_records_is_followed_by_what_is_before_it() {
