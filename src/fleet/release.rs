@@ -59,10 +59,12 @@ impl ReleaseTurn {
         self.before == self.after
     }
 
-    /// True where a gateway that holds this has heard of it.
+    /// True where a gateway that holds this has heard of it. No epoch comes back, so one that has neither
+    /// of the two has the next one already, of a reset or a rollout meanwhile.
     pub(crate) fn is_held(&self, held: &NodeRelease) -> bool {
         let Self { before, after } = self;
-        (before.epoch == after.epoch || held.epoch == after.epoch)
+        let is_past = !held.epoch.is_empty() && held.epoch != before.epoch;
+        (before.epoch == after.epoch || held.epoch == after.epoch || is_past)
             && (before.is_frozen == after.is_frozen || held.is_frozen == after.is_frozen)
             && (before.rollout == after.rollout || held.rollout == after.rollout)
     }
@@ -141,6 +143,8 @@ mod tests {
         let reset = turn(held("b", false, Some("running")));
         assert!(reset.is_held(&held("b", true, None)) && !reset.is_held(&before));
         assert_eq!(reset.in_words(), "the epoch b");
+        // Another reset came right after it; and nothing is known of what has no epoch.
+        assert!(reset.is_held(&held("c", false, None)) && !reset.is_held(&held("", false, None)));
         let paused = turn(held("a", false, Some("paused")));
         assert!(paused.is_held(&held("c", false, Some("paused"))) && !paused.is_held(&before));
         assert_eq!(paused.in_words(), "the rollout is paused");
