@@ -44,7 +44,8 @@ fn text(page: &VerdictPage) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{name}{}", sentence(service));
         let unseen = service.failing.as_ref().and_then(|it| it.unseen.as_ref());
-        if let Some(unseen) = unseen {
+        // What was taken back gets no clients, so nothing more can be found of it.
+        if let Some(unseen) = unseen.filter(|_| !is_taken_back(service)) {
             let _ = writeln!(text, "{name}{unseen}");
         }
     }
@@ -118,13 +119,17 @@ fn sentence(seen: &VerdictSeen) -> String {
     text
 }
 
+fn is_taken_back(seen: &VerdictSeen) -> bool {
+    seen.tripped.is_some() || seen.state == VerdictSeen::TRIPPED
+}
+
 /// Who has taken it back, and by which numbers of then: once it is taken back, nothing more is counted. None
 /// where it is not.
 fn taken_back(seen: &VerdictSeen) -> Option<String> {
-    let trip = seen.tripped.as_ref();
-    if trip.is_none() && seen.state != VerdictSeen::TRIPPED {
+    if !is_taken_back(seen) {
         return None;
     }
+    let trip = seen.tripped.as_ref();
     let mut text = "taken back: everybody gets the old version".to_owned();
     if let Some(numbers) = trip.and_then(TripShown::sentence) {
         let _ = write!(text, "; {numbers}");
