@@ -318,7 +318,7 @@ fn gateways_are_waited_for_to_hear_of_a_freeze_a_thaw_and_a_reset() {
     });
     let said = desk.done(&["freeze", "--wait"]);
     let not_told = "2 gateways have heard: the lists are frozen; \
-                    what it holds of the release is not told by old\n";
+                    old does not say what it holds, and does not freeze if its verdict is off\n";
     assert!(said.ends_with(not_told), "{said}");
     redis.cli(&["DEL", "graygate:node:old"]);
     // One that stands has not heard, and differs.

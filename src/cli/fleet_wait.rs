@@ -15,7 +15,7 @@ use crate::cli::report::Report;
 use crate::config::RedisSettings;
 use crate::fleet::node::Node;
 use crate::fleet::nodes::{FleetLook, Heard, Nodes};
-use crate::fleet::release::{NodeRelease, ReleaseTurn};
+use crate::fleet::release::ReleaseTurn;
 use crate::lists::ServiceName;
 
 /// The pause between two looks of a wait: shortest, longest. A look that takes long is followed by a
@@ -24,6 +24,9 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 
 /// Nobody waits longer.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Where gateways are heard from, and none says what it holds.
+const UNCONFIRMED: &str = "no gateway has confirmed it";
 
 /// A look that begins has at least this time.
 const LAST_LOOK: Duration = Duration::from_millis(250);
@@ -96,7 +99,12 @@ fn watched(
     loop {
         let began = Instant::now();
         let complaint = match nodes.read(until.max(began + LAST_LOOK)) {
-            Ok(FleetLook { heard, note, .. }) => {
+            Ok(FleetLook {
+                heard,
+                silent,
+                note,
+            }) => {
+                watch.has_silent = !silent.is_empty();
                 watch.look(heard, began, Instant::now());
                 match (watch.complaint(), note) {
                     (None, note) => return Ok((watch, note)),
@@ -134,6 +142,8 @@ struct LastSeen {
 struct AwaitedNodes {
     awaited: AwaitedState,
     at_least: usize,
+    /// Others are known, and not heard from.
+    has_silent: bool,
     seen: BTreeMap<String, LastSeen>,
 }
 
@@ -142,6 +152,7 @@ impl AwaitedNodes {
         Self {
             awaited,
             at_least: at_least.max(1),
+            has_silent: false,
             seen: BTreeMap::new(),
         }
     }
@@ -208,8 +219,11 @@ impl AwaitedNodes {
         let all = awaited.len();
         let lacking: Vec<&LastSeen> = awaited.into_iter().filter(|it| !self.holds(it)).collect();
         let holding = all - lacking.len();
-        // Of the others, nobody ever knows.
+        // Of the others, nobody ever knows; but one at least must say so, if some must.
         let are_few = holding + others.len() < self.at_least;
+        if all == 0 && !others.is_empty() && !are_few && self.at_least > 0 {
+            return Some(format!("{UNCONFIRMED}{}", self.untold(&others)));
+        }
         if lacking.is_empty() && !are_few {
             return None;
         }
@@ -235,26 +249,43 @@ impl AwaitedNodes {
 
     fn success(&self) -> String {
         let (awaited, others) = self.parts();
+        let heard = match (self.has_silent, awaited.len()) {
+            (true, 1) => " that is heard from",
+            (true, _) => " that are heard from",
+            (false, _) => "",
+        };
         let mut text = match awaited.len() {
             0 if others.is_empty() => "no gateway is heard of on this Redis".to_owned(),
-            0 => "no gateway is waited for".to_owned(),
-            1 if others.is_empty() => format!("the only gateway {}", self.deed(true)),
+            0 => UNCONFIRMED.to_owned(),
+            1 if others.is_empty() => format!("the only gateway{heard} {}", self.deed(true)),
             1 => format!("{} {}", awaited[0].heard.name, self.deed(true)),
-            all if others.is_empty() => format!("all {all} gateways {}", self.deed(false)),
+            all if others.is_empty() => format!("all {all} gateways{heard} {}", self.deed(false)),
             all => format!("{all} gateways {}", self.deed(false)),
         };
-        if !others.is_empty() {
-            let names = others.iter().take(NAMED).map(|it| &*it.heard.name);
-            let names: Vec<&str> = names.collect();
-            let more = if others.len() > NAMED { ", …" } else { "" };
-            // Writing to a String cannot fail.
-            let _ = write!(
-                text,
-                "; what it holds of the release is not told by {}{more}",
-                names.join(", ")
-            );
-        }
+        text.push_str(&self.untold(&others));
         text
+    }
+
+    /// Who says nothing of what is awaited, if somebody does not; with what that means for a freeze.
+    fn untold(&self, others: &[&LastSeen]) -> String {
+        if others.is_empty() {
+            return String::new();
+        }
+        let names = others.iter().take(NAMED).map(|it| &*it.heard.name);
+        let names: Vec<&str> = names.collect();
+        let more = if others.len() > NAMED { ", …" } else { "" };
+        let names = format!("{}{more}", names.join(", "));
+        let freezes = matches!(&self.awaited, AwaitedState::Release(_, turn) if turn.freezes());
+        match (others.len(), freezes) {
+            (1, false) => format!("; {names} does not say what it holds"),
+            (1, true) => format!(
+                "; {names} does not say what it holds, and does not freeze if its verdict is off"
+            ),
+            (_, false) => format!("; {names} do not say what they hold"),
+            (_, true) => format!(
+                "; {names} do not say what they hold, and do not freeze if their verdict is off"
+            ),
+        }
     }
 
     /// Why one gateway does not count.
@@ -273,9 +304,9 @@ impl AwaitedNodes {
                 let has = awaited.lacked_by(node);
                 format!("{name} {has}, {heard})")
             }
-            AwaitedState::Release(service, _) => {
-                let has = node.release_of(service).map(NodeRelease::in_words);
-                format!("{name} has {} ({heard})", has.unwrap_or_default())
+            AwaitedState::Release(service, turn) => {
+                let held = node.release_of(service).cloned().unwrap_or_default();
+                format!("{name} {} ({heard})", turn.lacked_by(&held))
             }
         }
     }
@@ -326,6 +357,7 @@ fn last_heard(seen: &LastSeen) -> String {
 mod tests {
     use super::*;
     use crate::cli::fleet::tests::{NEW, OLD, heard};
+    use crate::fleet::release::NodeRelease;
 
     /// What is said after some looks, each so many milliseconds after the start.
     fn complaint(at_least: usize, looks: &[(u64, &[Heard])]) -> Option<String> {
@@ -474,20 +506,34 @@ mod tests {
             (
                 1,
                 &[a.clone(), old.clone()][..],
-                "a has heard: the lists are frozen; what it holds of the release is not told by old",
+                "a has heard: the lists are frozen; old does not say what it holds, \
+                 and does not freeze if its verdict is off",
             ),
             (
                 1,
                 &[old][..],
-                "no gateway is waited for; what it holds of the release is not told by old",
+                "no gateway has confirmed it; old does not say what it holds, \
+                 and does not freeze if its verdict is off",
             ),
             (
                 1,
                 &[a, behind][..],
-                "1 of 2 gateways have heard: the lists are frozen; b has no epoch (heard from 1.0s ago)",
+                "1 of 2 gateways have heard: the lists are frozen; b is not frozen (heard from 1.0s ago)",
             ),
         ] {
             assert_eq!(said(at_least, heard), expected);
         }
+        // Whoever waits is not told that it is so where nobody has said it.
+        let alone = [heard("old", Some(OLD), 5000)];
+        let mut watch = watched_for(&frozen, 1, &[(0, &alone)]);
+        assert!(watch.complaint().is_some());
+        watch.at_least = 0;
+        assert_eq!(watch.complaint(), None);
+        let mut watch = watched_for(&frozen, 1, &[(0, &[says("a", true)])]);
+        watch.has_silent = true;
+        assert_eq!(
+            watch.success(),
+            "the only gateway that is heard from has heard: the lists are frozen"
+        );
     }
 }

@@ -59,14 +59,27 @@ impl ReleaseTurn {
         self.before == self.after
     }
 
-    /// True where a gateway that holds this has heard of it. No epoch comes back, so one that has neither
-    /// of the two has the next one already, of a reset or a rollout meanwhile.
+    /// True where a gateway that holds this has heard of it. One that has another epoch altogether has that of
+    /// a reset or a step that came right after it; one that lags by two of them looks the same.
     pub(crate) fn is_held(&self, held: &NodeRelease) -> bool {
         let Self { before, after } = self;
         let is_past = !held.epoch.is_empty() && held.epoch != before.epoch;
         (before.epoch == after.epoch || held.epoch == after.epoch || is_past)
             && (before.is_frozen == after.is_frozen || held.is_frozen == after.is_frozen)
             && (before.rollout == after.rollout || held.rollout == after.rollout)
+    }
+
+    /// True where gateways are to keep their lists from then on.
+    pub(crate) fn freezes(&self) -> bool {
+        !self.before.is_frozen && self.after.is_frozen
+    }
+
+    /// What a gateway holds instead: "is not frozen", "has epoch f4677e0605c59565".
+    pub(crate) fn lacked_by(&self, held: &NodeRelease) -> String {
+        match self.freezes() && !held.is_frozen {
+            true => "is not frozen".to_owned(),
+            false => format!("has {}", held.in_words()),
+        }
     }
 
     /// What gateways know then: "the lists are frozen", "the epoch f4677e0605c59565".
@@ -145,6 +158,8 @@ mod tests {
         assert_eq!(reset.in_words(), "the epoch b");
         // Another reset came right after it; and nothing is known of what has no epoch.
         assert!(reset.is_held(&held("c", false, None)) && !reset.is_held(&held("", false, None)));
+        assert_eq!(reset.lacked_by(&before), "has epoch a, rollout running");
+        assert_eq!(frozen.lacked_by(&before), "is not frozen");
         let paused = turn(held("a", false, Some("paused")));
         assert!(paused.is_held(&held("c", false, Some("paused"))) && !paused.is_held(&before));
         assert_eq!(paused.in_words(), "the rollout is paused");
