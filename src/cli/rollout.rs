@@ -114,6 +114,7 @@ fn add_prospect(text: &mut String, rollout: &Rollout, left: Duration) {
         (false, false) => "the end",
     };
     let LeaderSays { verdict, waits_for } = &rollout.says;
+    let is_due = left.is_zero();
     let left =
         humantime::format_duration(Duration::from_secs(left.as_millis().div_ceil(1000) as u64));
     let then = match rollout.without_verdict {
@@ -127,6 +128,7 @@ fn add_prospect(text: &mut String, rollout: &Rollout, left: Duration) {
         }
         (Course::Running, Some(why)) => writeln!(text, "{next} waits: {why}"),
         (Course::Running, None) => writeln!(text, "{next} is due"),
+        _ if is_due => writeln!(text, "{next} as soon as it goes on{then}"),
         _ => writeln!(text, "{next} {left} after it goes on{then}"),
     };
     if let Some(verdict) = verdict

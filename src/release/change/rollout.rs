@@ -96,10 +96,12 @@ pub(super) fn rollout(work: &Work<'_>, verb: &RolloutVerb) -> Result<WantedChang
     }
 }
 
-/// How a rollout stands: `paused: …`.
+/// How a rollout stands: `aborted: rolled back by …`, `paused by …`.
 fn in_words(rollout: &Rollout) -> String {
     let name = rollout.course.name();
     match &rollout.why {
+        // It begins with that itself.
+        Some(why) if why.starts_with(name) => why.clone(),
         Some(why) => format!("{name}: {why}"),
         None => name.to_owned(),
     }
