@@ -295,7 +295,7 @@ fn a_history_that_is_none_is_named_and_none_of_its_changes_are_nothing() {
     let why = String::from_utf8(none.stderr).unwrap();
     assert_eq!(none.status.code(), Some(2), "{why}");
     assert!(
-        why.contains("--last"),
+        why.contains("--last") && why.contains("at least 1"),
         "{why}"
     );
     fleet.redis.cli(&["SET", "graygate:history", "x"]);

@@ -90,7 +90,7 @@ pub(crate) enum ReleaseAction {
         #[command(subcommand)]
         action: Option<HistoryAction>,
         /// So many changes
-        #[arg(long, value_name = "N", default_value_t = SHOWN_CHANGES)]
+        #[arg(long, value_name = "N", default_value_t = SHOWN_CHANGES, value_parser = at_least_one)]
         last: NonZeroUsize,
         /// Of this service; without it, of `default`
         #[arg(long, value_name = "NAME")]
@@ -187,4 +187,13 @@ pub(crate) enum VerdictAction {
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
     },
+}
+
+/// How many are wanted.
+///
+/// # Errors
+/// It is no number, or none are.
+fn at_least_one(text: &str) -> Result<NonZeroUsize, String> {
+    let count: usize = text.parse().map_err(|_| "not a number".to_owned())?;
+    NonZeroUsize::new(count).ok_or_else(|| "at least 1".to_owned())
 }
