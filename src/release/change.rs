@@ -197,7 +197,7 @@ pub(crate) fn make(
 
 /// Where `pre` is `prod`, whoever compares the two finds nothing, and nobody gets anything else.
 const SAME_SERVERS: &str = "pre has the very servers of prod, so there is no other version: \
-                            it is to have servers, or ports, of its own";
+                            give it servers or ports of its own";
 
 /// True where the verb makes no sense without one.
 fn needs_another_version(verb: &Verb) -> bool {
