@@ -2,7 +2,9 @@
 //!
 //! The *usual* rate of a pool is a slow average: that of the last hours, where what happened an hour ago
 //! counts half as much as what happens now. The *present* rate is the same with a quarter of a minute. A
-//! release that has just begun has no usual rate, and is held against that of `prod`.
+//! release that has just begun has no usual rate, and is held against that of `prod`. The present rates of
+//! both begin with it: compared with a `pre` that is nothing but an outage, a `prod` that was well before
+//! would look as if it still were.
 //!
 //! It is an incident when both present rates are ten times the usual ones (and not below 1 %), unless
 //! `prod` has less than a quarter of the share of `pre`: then `prod` is better, whatever else is the matter,
@@ -79,7 +81,7 @@ struct Account {
 
 impl Account {
     fn begin(&mut self) {
-        (self.usual[0], self.present[0]) = Default::default();
+        (self.usual[0], self.present) = Default::default();
     }
 
     fn add_present(&mut self, block: &Block) {

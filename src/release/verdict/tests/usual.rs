@@ -152,3 +152,31 @@ fn those_who_always_fail_make_no_incident_when_they_count_again() {
         assert!(!usual.is_incident());
     }
 }
+
+#[test]
+fn an_outage_with_which_a_release_begins_is_one_incident_however_much_traffic_was_well_before() {
+    let mut usual = Usual::default();
+    for _ in 0..12 {
+        add(&mut usual, block((0, 20), (0, 20)));
+    }
+    usual.begin();
+    let mut evidence = Evidence::new(Concern::Failing);
+    for second in 1..=40 {
+        // Six a second, of which hardly one does not fail.
+        let good = |at: u64| u64::from(second % 10 == at);
+        let block = block((3 - good(0), 3), (3 - good(5), 3));
+        add(&mut usual, block);
+        evidence.add(&block, 1.0);
+        let found = verdict_of(&Facts {
+            lately: usual.lately(),
+            usual: usual.of_prod(),
+            is_incident: usual.is_incident(),
+            ..facts(evidence)
+        });
+        let expected = match evidence.pre().units >= 20 {
+            true => Verdict::Incident,
+            false => Verdict::Nothing,
+        };
+        assert_eq!(found, expected, "{second} {:?}", usual.lately());
+    }
+}
