@@ -25,13 +25,13 @@ const MARGIN_OF_FEW: f64 = 2.0;
 const BLUNT_UNITS: u64 = 20;
 
 /// … more than this share of them bad…
-const BLUNT_RATE: f64 = 0.2;
+pub(super) const BLUNT_RATE: f64 = 0.2;
 
 /// … and less than this part of that share in `prod`.
 pub(super) const BLUNT_PART: f64 = 0.25;
 
 /// What fails in plain sight is so many times what is usual.
-const PLAIN_TIMES: f64 = 4.0;
+pub(super) const PLAIN_TIMES: f64 = 4.0;
 
 /// The rule of three: no event in n trials leaves rates up to about 3/n possible (at 95 %).
 const THREE: f64 = 3.0;

@@ -9,7 +9,9 @@
 //! It is an incident when both present rates are ten times the usual ones (and not below 1 %), unless
 //! `prod` has less than a quarter of the share of `pre`: then `prod` is better, whatever else is the matter,
 //! and going back helps. During an incident the usual rates learn fifty times more slowly, so that one of
-//! two hours does not become usual, but a new level does in the end.
+//! two hours does not become usual, but a new level does in the end. So they do before it is known what is
+//! usual, while what fails is plain and four times the little that is known: else an outage in the first
+//! minutes would be what is usual, and would end by that.
 //!
 //! # Whose units these are
 //!
@@ -22,7 +24,7 @@
 //!   seconds. Nothing has happened.
 //! - A scanner makes many bad units, and is one client.
 
-use super::rules::{BLUNT_PART, Lately};
+use super::rules::{BLUNT_PART, BLUNT_RATE, Lately, PLAIN_TIMES};
 use crate::release::evidence::{Block, Counted};
 
 /// Blocks after which something counts half as much in the usual rate, and in the present one.
@@ -32,6 +34,9 @@ const PRESENT_HALF_LIFE: f64 = 15.0;
 /// So many units make a usual rate, and a present one.
 const USUAL_UNITS: f64 = 500.0;
 const PRESENT_UNITS: f64 = 10.0;
+
+/// So many make one that an outage may not change as fast, though it is not relied upon yet.
+const FIRST_UNITS: f64 = 20.0;
 
 /// So many bad units make an incident, at the least.
 const BAD_UNITS: f64 = 3.0;
@@ -104,9 +109,10 @@ impl Account {
         })
     }
 
-    /// Both pools fail so many times as much as usual.
-    fn both_fail(&self, times: f64) -> bool {
-        let [of_pre, of_prod] = self.usual.map(|it| it.rate(USUAL_UNITS));
+    /// Both pools fail so many times as much as usual, which takes at least so many units of `prod` to know.
+    fn both_fail(&self, times: f64, least: f64) -> bool {
+        let of_pre = self.usual[0].rate(USUAL_UNITS);
+        let of_prod = self.usual[1].rate(least);
         let (Some(lately), Some(of_prod)) = (self.lately(), of_prod) else {
             return false;
         };
@@ -116,6 +122,12 @@ impl Account {
             && is_far_above(lately.pre, of_pre.unwrap_or(of_prod))
             && is_far_above(lately.prod, of_prod)
             && lately.prod >= lately.pre * BLUNT_PART
+    }
+
+    /// So they do, and it is plain, though hardly anything is known of what is usual.
+    fn is_outage_at_first(&self) -> bool {
+        let is_plain = self.lately().is_some_and(|it| it.prod > BLUNT_RATE);
+        is_plain && self.both_fail(PLAIN_TIMES, FIRST_UNITS)
     }
 }
 
@@ -149,13 +161,14 @@ impl Usual {
         self.counting.add_present(block);
         self.all.add_present(&all);
         let was = self.is_incident();
-        let begins = || self.counting.both_fail(TIMES) && self.all.both_fail(TIMES_OF_ALL);
-        self.left = match was && self.all.both_fail(TIMES) || begins() {
+        let both_fail = |account: &Account, times| account.both_fail(times, USUAL_UNITS);
+        let begins = || both_fail(&self.counting, TIMES) && both_fail(&self.all, TIMES_OF_ALL);
+        self.left = match was && both_fail(&self.all, TIMES) || begins() {
             true => QUIET,
             false => self.left.saturating_sub(1),
         };
         self.has_ended = was && !self.is_incident();
-        let speed = match self.is_incident() {
+        let speed = match self.is_incident() || self.counting.is_outage_at_first() {
             true => IN_AN_INCIDENT,
             false => 1.0,
         };

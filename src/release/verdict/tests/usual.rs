@@ -180,3 +180,29 @@ fn an_outage_with_which_a_release_begins_is_one_incident_however_much_traffic_wa
         assert_eq!(found, expected, "{second} {:?}", usual.lately());
     }
 }
+
+#[test]
+fn an_outage_before_it_is_known_what_is_usual_does_not_become_usual() {
+    // With nothing before it, nobody can tell it from what fails anyway.
+    for (well_before, expected) in [(0, false), (12, true), (24, true)] {
+        let mut usual = Usual::default();
+        for _ in 0..well_before {
+            add(&mut usual, block((0, 20), (0, 20)));
+        }
+        usual.begin();
+        for _ in 0..300 {
+            add(&mut usual, block((3, 3), (3, 3)));
+        }
+        let found = verdict_of(&Facts {
+            lately: usual.lately(),
+            usual: usual.of_prod(),
+            is_incident: usual.is_incident(),
+            ..facts(evidence_of(300, (3, 3), (3, 3)))
+        });
+        assert_eq!(
+            found == Verdict::Incident,
+            expected,
+            "{well_before} {usual:?}"
+        );
+    }
+}
