@@ -579,6 +579,53 @@ fn what_is_found_worse_is_taken_back_on_all_gateways_where_that_is_enforced_and_
 }
 
 #[test]
+fn whoever_has_heard_of_a_reset_tells_nothing_that_was_found_before_it() {
+    let (pre, prod) = (Version::new(), Version::new());
+    let redis = Redis::start();
+    redis.push("gray", &[&GRAY]);
+    redis.push_peers(&pre.origin, &prod.origin);
+    let start = |node: &str| {
+        let setup = setup().redis(redis.url()).set("redis.node", node);
+        setup.set("redis.heartbeat", "60s").start()
+    };
+    let gateways = [start("a"), start("b")];
+    let mut loads = [(0, 0), (1, 100)].map(|(at, first)| Load::of(&gateways[at], first));
+    let ini = gateways[0].path("graygate.ini");
+    let told = |node: &str| -> Value {
+        let text = redis.cli(&["GET", &format!("graygate:node:{node}")]);
+        let text: String = redis::from_redis_value(text).unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()["verdicts"]["default"].clone()
+    };
+    // When the next second of each of them is over is chance.
+    for _ in 0..3 {
+        pre.fail_one_of(2);
+        wait_until("both say so", DEADLINE, || {
+            loads.iter_mut().for_each(Load::round);
+            ["a", "b"].iter().all(|it| told(it)["finding"] == "worse")
+        });
+        let words = ["verdict", "reset", "--wait", "-c", ini.to_str().unwrap()];
+        let reset = run_to_exit(&words);
+        let (said, told) = (
+            String::from_utf8(reset.stdout).unwrap(),
+            ["a", "b"].map(told),
+        );
+        let pages = gateways.each_ref().map(verdict);
+        assert!(
+            said.contains("all 2 gateways have heard: the epoch "),
+            "{said}"
+        );
+        for it in told {
+            assert_eq!(it["finding"], "nothing", "{it}");
+        }
+        for page in pages {
+            assert_eq!(page["state"], "nothing", "{page}");
+            assert_eq!(page["failing"]["pre_units"], 0, "{page}");
+            assert_eq!(page["failing"]["finding"], "nothing", "{page}");
+        }
+    }
+}
+
+#[test]
 fn a_deleted_key_has_the_evidence_begin_anew_on_every_gateway_also_on_one_that_was_without_redis() {
     let (pre, prod) = (Version::new(), Version::new());
     let redis = Redis::start();

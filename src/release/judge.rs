@@ -193,9 +193,9 @@ impl Judge {
 
     /// What others are told, by service.
     pub(crate) fn told(&self) -> BTreeMap<String, NodeVerdict> {
-        let docket = self.docket();
+        let (serving, docket) = (self.in_force.serving(), self.docket());
         let cases = docket.iter().filter_map(|(service, entry)| {
-            let case = entry.case.as_ref()?;
+            let case = self.current(serving.of(service)?, entry)?;
             Some((service.to_string(), case.told()))
         });
         cases.collect()
@@ -216,7 +216,7 @@ impl Judge {
                 is_tripped: service.is_tripped(),
                 is_out: !has_peer_up(service.pools(), PoolName::Pre),
                 rollout: self.trips.rollout(service.name()),
-                case: entry.and_then(|it| it.case.clone()),
+                case: entry.and_then(|it| self.current(service, it)),
             }
         });
         all.collect()
@@ -265,7 +265,24 @@ impl Judge {
 
     /// What is known of the release of a service.
     pub(crate) fn case(&self, service: &ServiceName) -> Option<Case> {
-        self.docket().get(service)?.case.clone()
+        let serving = self.in_force.serving();
+        self.current(serving.of(service)?, self.docket().get(service)?)
+    }
+
+    /// What is known of the release that is in force: nothing as yet, where it is another one since the last
+    /// block. Whoever has heard of a reset is not told what was found before.
+    fn current(&self, service: &ServiceInForce, entry: &Entry) -> Option<Case> {
+        let case = entry.case.as_ref()?;
+        let release = self.trips.release(service.name(), service.lists());
+        if case.release() == release {
+            return Some(case.clone());
+        }
+        let settings = &service.pools().settings().verdict;
+        let is_list = !service.lists().gray.is_of_everybody();
+        let mut habits = Habits::default();
+        let mut begun = Case::new(release, SystemTime::now(), settings, is_list, &mut habits);
+        begun.judge(&[], settings, &habits, Duration::ZERO);
+        Some(begun)
     }
 
     /// How long it takes after the beginning of a release until others are known to judge it.
