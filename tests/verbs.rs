@@ -10,6 +10,7 @@ use std::io::{BufRead as _, BufReader};
 use std::ops::Deref;
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -339,6 +340,22 @@ fn gateways_are_waited_for_to_hear_of_a_freeze_a_thaw_and_a_reset() {
         "{notes}"
     );
     other.signal(Signal::SIGCONT);
+    // A reset that another one has overtaken is heard of by whoever has heard of that one, and by nobody else.
+    other.signal(Signal::SIGSTOP);
+    let epoch = || text(redis, "graygate:release").unwrap();
+    let before = epoch();
+    thread::scope(|scope| {
+        let first = scope.spawn(|| desk.done(&["verdict", "reset", "--wait"]));
+        wait_until("it is reset", DEADLINE, || epoch() != before);
+        desk.done(&["verdict", "reset"]);
+        let again = desk.run(&["verdict", "reset", "--wait", "--timeout", "1s"]);
+        let why = String::from_utf8(again.stderr).unwrap();
+        assert!(why.contains("1 of 2 gateways have heard: "), "{why}");
+        other.signal(Signal::SIGCONT);
+        let said = first.join().unwrap();
+        let heard = "all 2 gateways have heard: the epoch ";
+        assert!(said.contains(heard), "{said}");
+    });
     wait_for("it has heard", || {
         let notes = desk.run(&["fleet"]).stderr;
         notes.is_empty().then_some(())

@@ -52,7 +52,7 @@ pub(crate) fn wait(
     let settings = settings(config)?;
     let digest = digest.to_ascii_lowercase();
     let watch = AwaitedNodes::new(AwaitedState::Lists(digest.clone()), at_least);
-    let (watch, note) = watched(&settings, watch, limit)?;
+    let (watch, note) = watched(&settings, watch, limit, &|| None)?;
     let text = format!("{}\n", watch.success());
     let holding = watch.seen.len();
     let json = json!({ "digest": digest, "holding": holding, "note": note });
@@ -69,8 +69,12 @@ pub(crate) enum AwaitedState {
     Release(ServiceName, ReleaseTurn),
 }
 
+/// Looks for the epoch in the store; none where it cannot be read.
+pub(crate) type EpochNow<'a> = &'a dyn Fn() -> Option<String>;
+
 /// Waits until every gateway on this Redis holds what is `awaited`; where there is none, that is said unless
-/// there must be `some`. Returns one line that says so.
+/// there must be `some`. What is awaited may be overtaken: `epoch` looks for the one in the store. Returns one
+/// line that says so.
 ///
 /// # Errors
 /// As [`wait`].
@@ -79,12 +83,13 @@ pub(crate) fn wait_for(
     awaited: AwaitedState,
     limit: Duration,
     some: bool,
+    epoch: EpochNow<'_>,
 ) -> Result<String, String> {
     let watch = AwaitedNodes {
         at_least: usize::from(some),
         ..AwaitedNodes::new(awaited, 1)
     };
-    let watched = watched(settings, watch, limit.min(LONGEST_WAIT));
+    let watched = watched(settings, watch, limit.min(LONGEST_WAIT), epoch);
     watched.map(|(watch, _)| watch.success())
 }
 
@@ -93,6 +98,7 @@ fn watched(
     settings: &RedisSettings,
     mut watch: AwaitedNodes,
     limit: Duration,
+    epoch: EpochNow<'_>,
 ) -> Result<(AwaitedNodes, Option<String>), String> {
     let until = Instant::now() + limit;
     let mut nodes = Nodes::new(settings);
@@ -106,6 +112,7 @@ fn watched(
             }) => {
                 watch.has_silent = !silent.is_empty();
                 watch.look(heard, began, Instant::now());
+                watch.follow(epoch);
                 match (watch.complaint(), note) {
                     (None, note) => return Ok((watch, note)),
                     (Some(complaint), Some(note)) => format!("{complaint}; {note}"),
@@ -174,6 +181,18 @@ impl AwaitedNodes {
                 lost: false,
             };
             self.seen.insert(seen.heard.name.clone(), seen);
+        }
+    }
+
+    /// Where some lack the epoch that is awaited, it may be the last one no longer.
+    fn follow(&mut self, epoch: EpochNow<'_>) {
+        let is_lacking = self.complaint().is_some();
+        if let AwaitedState::Release(_, turn) = &mut self.awaited
+            && is_lacking
+            && turn.resets()
+            && let Some(epoch) = epoch()
+        {
+            turn.follow(epoch);
         }
     }
 

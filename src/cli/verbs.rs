@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Uid, User};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::admin_client::AdminClient;
 use crate::cli::arguments::VerbFlags;
@@ -23,7 +23,8 @@ use crate::config::{Config, Store};
 use crate::fleet::plain::plain;
 use crate::lists::ServiceName;
 use crate::release::change::{ListsChange, Verb};
-use crate::release::ledger::{Consent, Done, Ledger, Order};
+use crate::release::ledger::{Consent, Done, Ledger, Order, TendedState};
+use crate::release::state::ReleaseState;
 use crate::run;
 
 /// A check before a change, beyond what the lists say. The error is one line; what is returned are notes.
@@ -246,7 +247,8 @@ impl VerbOutcome<'_> {
         }
         match (&self.config.store, awaited) {
             (Store::Redis(settings), awaited) => {
-                fleet_wait::wait_for(settings, awaited, flags.timeout, flags.wait).map(Some)
+                let epoch = || self.epoch();
+                fleet_wait::wait_for(settings, awaited, flags.timeout, flags.wait, &epoch).map(Some)
             }
             (Store::File(_), _) if !flags.wait && !is_asked(&flags.config) => {
                 Ok(Some("no gateway runs with this file".to_owned()))
@@ -256,6 +258,18 @@ impl VerbOutcome<'_> {
             }
             (Store::File(_), AwaitedState::Release(..)) => Ok(None),
         }
+    }
+
+    /// The epoch in the store, if that can be read.
+    fn epoch(&self) -> Option<String> {
+        let mut epoch = None;
+        let read = Ledger::of(self.config, self.service).and_then(|mut it| {
+            it.tend(&mut |state| {
+                epoch = Some(ReleaseState::of_json(&Value::Object(state.clone())).epoch);
+                TendedState::Kept
+            })
+        });
+        read.ok().and(epoch)
     }
 
     /// Waits for the only gateway that has this lists file.

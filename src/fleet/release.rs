@@ -59,14 +59,26 @@ impl ReleaseTurn {
         self.before == self.after
     }
 
-    /// True where a gateway that holds this has heard of it. One that has another epoch altogether has that of
-    /// a reset or a step that came right after it; one that lags by two of them looks the same.
+    /// True where a gateway that holds this has heard of it.
     pub(crate) fn is_held(&self, held: &NodeRelease) -> bool {
         let Self { before, after } = self;
-        let is_past = !held.epoch.is_empty() && held.epoch != before.epoch;
-        (before.epoch == after.epoch || held.epoch == after.epoch || is_past)
+        (before.epoch == after.epoch || held.epoch == after.epoch)
             && (before.is_frozen == after.is_frozen || held.is_frozen == after.is_frozen)
             && (before.rollout == after.rollout || held.rollout == after.rollout)
+    }
+
+    /// True where gateways are to have another epoch.
+    pub(crate) fn resets(&self) -> bool {
+        self.before.epoch != self.after.epoch
+    }
+
+    /// Takes in that the store has this epoch now. No epoch comes back: where it is another one, a reset or
+    /// a rollout came right after it, and gateways have that one. Whoever lags has an older one, and has
+    /// heard of neither.
+    pub(crate) fn follow(&mut self, epoch: String) {
+        if self.resets() && !epoch.is_empty() && epoch != self.before.epoch {
+            self.after.epoch = epoch;
+        }
     }
 
     /// True where gateways are to keep their lists from then on.
@@ -156,8 +168,17 @@ mod tests {
         let reset = turn(held("b", false, Some("running")));
         assert!(reset.is_held(&held("b", true, None)) && !reset.is_held(&before));
         assert_eq!(reset.in_words(), "the epoch b");
-        // Another reset came right after it; and nothing is known of what has no epoch.
-        assert!(reset.is_held(&held("c", false, None)) && !reset.is_held(&held("", false, None)));
+        // Another reset came right after it. Whoever has another epoch may as well be behind both.
+        let mut followed = reset.clone();
+        assert!(!followed.is_held(&held("c", false, None)));
+        for epoch in ["c", "", "a"] {
+            followed.follow(epoch.to_owned());
+            assert!(followed.is_held(&held("c", false, None)), "{epoch}");
+            assert!(!followed.is_held(&before) && !followed.is_held(&held("0", false, None)));
+        }
+        let mut unmoved = frozen.clone();
+        unmoved.follow("c".to_owned());
+        assert_eq!(unmoved, frozen);
         assert_eq!(reset.lacked_by(&before), "has epoch a, rollout running");
         assert_eq!(frozen.lacked_by(&before), "is not frozen");
         let paused = turn(held("a", false, Some("paused")));
