@@ -340,7 +340,8 @@ fn gateways_are_waited_for_to_hear_of_a_freeze_a_thaw_and_a_reset() {
         "{notes}"
     );
     other.signal(Signal::SIGCONT);
-    // A reset that another one has overtaken is heard of by whoever has heard of that one, and by nobody else.
+    // A reset that another one has overtaken is heard of by whoever has heard of that one, and by nobody
+    // else.
     other.signal(Signal::SIGSTOP);
     let epoch = || text(redis, "graygate:release").unwrap();
     let before = epoch();

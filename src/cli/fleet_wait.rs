@@ -72,9 +72,9 @@ pub(crate) enum AwaitedState {
 /// Looks for the epoch in the store; none where it cannot be read.
 pub(crate) type EpochNow<'a> = &'a dyn Fn() -> Option<String>;
 
-/// Waits until every gateway on this Redis holds what is `awaited`; where there is none, that is said unless
-/// there must be `some`. What is awaited may be overtaken: `epoch` looks for the one in the store. Returns one
-/// line that says so.
+/// Waits until every gateway on this Redis holds what is `awaited`; where there is none, that is said
+/// unless there must be `some`. What is awaited may be overtaken: `epoch` looks for the one in the store.
+/// Returns one line that says so.
 ///
 /// # Errors
 /// As [`wait`].
