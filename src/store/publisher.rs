@@ -241,6 +241,13 @@ impl Publisher {
         self.locked().clone()
     }
 
+    /// A service's lists in force, as [`Self::lists_of`], and the status at the same moment.
+    pub(crate) fn lists_and_status(&self, service: &ServiceName) -> (Arc<Lists>, Status) {
+        // Lists come into force while it is locked.
+        let status = self.locked();
+        (self.lists_of(service), status.clone())
+    }
+
     /// True when something is held.
     pub(crate) fn holds(&self) -> bool {
         self.locked().held().next().is_some()
@@ -494,8 +501,8 @@ impl Publisher {
         if all.is_empty() && services.is_none() {
             return;
         }
-        // Whoever sees the new lists, and then the status, sees when they came into force, and what is held
-        // beside them.
+        // Whoever sees the new lists sees when they came into force, and what is held beside them; see
+        // [`Self::lists_and_status`].
         let changed = Some(SystemTime::now());
         let mut status = self.locked();
         for service in &others {

@@ -160,8 +160,8 @@ impl PageWriter {
         part: PartAsked,
         shows_clients: bool,
     ) -> Self {
-        let lists = view.publisher.lists_of(service);
-        let standing = ListsStanding::of(view, service, &lists);
+        let (lists, status) = view.publisher.lists_and_status(service);
+        let standing = ListsStanding::of(view, service, &lists, status);
         let (standing, gray) = match shows_clients {
             true => (standing, Shown::Entries(EntrySelection::Gray)),
             // Not an empty list, which would be believed.

@@ -204,9 +204,8 @@ impl ListsStanding {
         members
     }
 
-    /// That of `lists` at this moment.
-    pub(super) fn of(view: &View, service: &ServiceName, lists: &Lists) -> Self {
-        let status = view.publisher.status();
+    /// That of `lists`, which were in force when the store had this `status`.
+    pub(super) fn of(view: &View, service: &ServiceName, lists: &Lists, status: Status) -> Self {
         let ServiceStatus {
             changed,
             faults,
