@@ -224,6 +224,15 @@ fn gateway(setup: Setup, origin: &Origin) -> Gateway {
         .start()
 }
 
+/// The gateway of this name, which hears of the others soon.
+fn one_of_several(node: &str, redis: &Redis, receiver: &Origin) -> Gateway {
+    let setup = judged(Setup::new()).redis(redis.url());
+    let setup = setup
+        .set("redis.node", node)
+        .set("redis.heartbeat", "500ms");
+    setup.set("verdict.webhook", url(receiver)).start()
+}
+
 /// Requests of forty clients of each version.
 fn load(gateway: &Gateway, round: usize) {
     const CLIENTS: usize = 40;
@@ -458,14 +467,8 @@ fn of_three_gateways_that_find_the_same_the_first_tells_it_and_the_next_where_th
     let redis = Redis::start();
     redis.push("gray", &[&"10.1.0.0/16"]);
     redis.push_peers(&versions[0], &prod);
-    let start = |node: &str| {
-        let setup = judged(Setup::new()).redis(redis.url());
-        let setup = setup
-            .set("redis.node", node)
-            .set("redis.heartbeat", "500ms");
-        setup.set("verdict.webhook", url(&receiver)).start()
-    };
-    let mut gateways = VecDeque::from(["a", "b", "c"].map(start));
+    let mut gateways =
+        VecDeque::from(["a", "b", "c"].map(|it| one_of_several(it, &redis, &receiver)));
     let told = || -> Vec<Value> {
         let all = events(&receiver).into_iter();
         let all = all.filter(|it| it["event"] == "good");
@@ -505,15 +508,8 @@ fn a_gateway_that_serves_nobody_knows_what_another_one_sees_and_tells_people_of_
     let redis = Redis::start();
     redis.push("gray", &[&"10.1.0.0/16"]);
     redis.push_peers(&pre, &prod);
-    let start = |node: &str| {
-        let setup = judged(Setup::new()).redis(redis.url());
-        let setup = setup
-            .set("redis.node", node)
-            .set("redis.heartbeat", "500ms");
-        setup.set("verdict.webhook", url(&receiver)).start()
-    };
     // By its name, it is the one that tells people.
-    let (idle, busy) = (start("a"), start("b"));
+    let [idle, busy] = ["a", "b"].map(|it| one_of_several(it, &redis, &receiver));
     let told = || {
         events(&receiver)
             .into_iter()
