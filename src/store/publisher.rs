@@ -241,11 +241,16 @@ impl Publisher {
         self.locked().clone()
     }
 
-    /// A service's lists in force, as [`Self::lists_of`], and the status at the same moment.
-    pub(crate) fn lists_and_status(&self, service: &ServiceName) -> (Arc<Lists>, Status) {
+    /// A service's lists in force, as [`Self::lists_of`], with what is looked at of the status at the same
+    /// moment.
+    pub(crate) fn lists_with<T>(
+        &self,
+        service: &ServiceName,
+        look: impl FnOnce(&Status) -> T,
+    ) -> (Arc<Lists>, T) {
         // Lists come into force while it is locked.
         let status = self.locked();
-        (self.lists_of(service), status.clone())
+        (self.lists_of(service), look(&status))
     }
 
     /// True when something is held.
@@ -502,7 +507,7 @@ impl Publisher {
             return;
         }
         // Whoever sees the new lists sees when they came into force, and what is held beside them; see
-        // [`Self::lists_and_status`].
+        // [`Self::lists_with`].
         let changed = Some(SystemTime::now());
         let mut status = self.locked();
         for service in &others {

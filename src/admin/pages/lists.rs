@@ -23,6 +23,7 @@ use crate::admin::pages::standing::ListsStanding;
 use crate::admin::query::{SERVICE, unknown};
 use crate::admin::view::View;
 use crate::lists::{GrayList, ListName, Lists, PoolName, ServiceName};
+use crate::store::Status;
 use crate::upstream::in_force::InForce;
 
 /// The member with the entries of the pools as they were written.
@@ -160,7 +161,7 @@ impl PageWriter {
         part: PartAsked,
         shows_clients: bool,
     ) -> Self {
-        let (lists, status) = view.publisher.lists_and_status(service);
+        let (lists, status) = view.publisher.lists_with(service, Status::clone);
         let standing = ListsStanding::of(view, service, &lists, status);
         let (standing, gray) = match shows_clients {
             true => (standing, Shown::Entries(EntrySelection::Gray)),

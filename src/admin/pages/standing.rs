@@ -239,7 +239,7 @@ impl ListsStanding {
             services: match view.publisher.services() {
                 services if services.len() > 1 && service.is_default() => services
                     .iter()
-                    .map(|it| ServiceStanding::of(view, &status, it))
+                    .map(|it| ServiceStanding::of(view, it))
                     .collect(),
                 _ => Vec::new(),
             },
@@ -250,9 +250,8 @@ impl ListsStanding {
 }
 
 impl ServiceStanding {
-    fn of(view: &View, status: &Status, service: &ServiceName) -> Self {
-        let lists = view.publisher.lists_of(service);
-        let of_service = status.of(service);
+    fn of(view: &View, service: &ServiceName) -> Self {
+        let (lists, of_service) = view.publisher.lists_with(service, |it| it.of(service));
         Self {
             service: service.to_string(),
             gray_of: view.publisher.owner_of(service).map(|it| it.to_string()),
