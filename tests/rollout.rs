@@ -11,7 +11,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::{
-    DEADLINE, FileSite, Ground, Origin, Redis, Setup, run_to_exit, wait_for_within, wait_until,
+    DEADLINE, FileSite, Gateway, Ground, Origin, Redis, Setup, run_to_exit, wait_for,
+    wait_for_within, wait_until,
 };
 
 fn told(verb: &str, share: &str) -> (String, String) {
@@ -74,10 +75,54 @@ fn a_step_waits_until_the_verdict_is_good_enough() {
     std::thread::sleep(Duration::from_secs(4));
     assert_eq!(ground.list("gray"), ["percent:40"]);
     wait_until("many have come", DEADLINE, || {
-        for client in 1..=60 {
-            gateway.get(&format!("127.0.0.{client}"), "/");
-        }
+        ask(&gateway);
         ground.list("gray") == ["percent:60"]
+    });
+}
+
+/// Two gateways, and a rollout that one of them leads: the other one, which gets all requests.
+fn busy_beside_the_leader(
+    ground: &Ground,
+    steps: &str,
+    every: &str,
+    more: &[&str],
+) -> [Gateway; 2] {
+    let [a, b] = ["a", "b"].map(|it| ground.gateway(it));
+    ground.start(steps, every, more);
+    let leader = wait_for("it is led", || ground.leader());
+    match &*leader {
+        "a" => [b, a],
+        _ => [a, b],
+    }
+}
+
+fn ask(gateway: &Gateway) {
+    for client in 1..=60 {
+        gateway.get(&format!("127.0.0.{client}"), "/");
+    }
+}
+
+#[test]
+fn a_leader_that_serves_nobody_goes_on_by_what_another_gateway_sees() {
+    let ground = Ground::new();
+    let [busy, _leader] = busy_beside_the_leader(&ground, "40,60", "1s", &[]);
+    wait_until("the next step", 2 * DEADLINE, || {
+        ask(&busy);
+        ground.list("gray") == ["percent:60"]
+    });
+}
+
+#[test]
+fn a_leader_that_serves_nobody_goes_no_further_where_another_gateway_finds_it_worse() {
+    let failing = Origin::saying(*b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n");
+    let ground = Ground::of(failing, Origin::named("prod"));
+    let more = ["--without-verdict"];
+    let [busy, _leader] = busy_beside_the_leader(&ground, "30,40,50,60", "4s", &more);
+    wait_until("a step waits", 3 * DEADLINE, || {
+        ask(&busy);
+        let shown = ground.done(&["rollout", "status"]);
+        assert!(!shown.starts_with("done"), "{shown}");
+        shown.contains("the next step waits: the verdict: ") && shown.contains("pre is worse")
     });
 }
 
