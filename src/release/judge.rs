@@ -1,9 +1,11 @@
 //! The judge: a thread that takes a block a second from what workers have counted, adds it to the evidence on
 //! each service's release, hears what other gateways have told of theirs, and says what it finds.
 //!
-//! What is known of a release is a [`Case`]; here are the services, the clock, and the log. A restart and an
-//! upgrade begin anew, since clients who have had their bad unit are known to the workers alone; what other
-//! gateways know goes on.
+//! What is known of a release is a [`Case`]; here are the services and the clock, and in `telling` what is
+//! said. A restart and an upgrade begin anew, since clients who have had their bad unit are known to the
+//! workers alone; what other gateways know goes on.
+
+mod telling;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,16 +14,16 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
-use serde_json::{Value, json};
 
-use super::case::{Case, Habits, Second, Turned, version_of};
-use super::evidence::{Block, Concern, Counted};
+use self::telling::{notice, numbers_of, tell, tell_of_beginning, tell_of_renewal};
+use super::case::{Case, Habits, Second, version_of};
+use super::evidence::{Block, Counted};
 use super::others::{self, Others};
 use super::rollout::{Opinion, Rollout};
 use super::state::Trip;
 use super::trips::Trips;
 use super::verdict::{Ground, Judged, Verdict};
-use super::webhook::{NoticeKind, ReleaseNotice, Webhook};
+use super::webhook::{ReleaseNotice, Webhook};
 use crate::config::{Config, Store, VerdictMode, VerdictSettings};
 use crate::fleet::node::NodeVerdict;
 use crate::fleet::release::PeersUp;
@@ -464,95 +466,6 @@ fn trip(
         numbers: numbers_of(judged, case),
         reason: None,
     }
-}
-
-/// The numbers, for programs.
-fn numbers_of(judged: &Judged, case: &Case) -> Value {
-    let (pre, prod) = (judged.pre, judged.prod);
-    json!({
-        "pre_units": pre.units,
-        "pre_bad": pre.bad,
-        "prod_units": prod.units,
-        "prod_bad": prod.bad,
-        "ln_evidence": judged.ln_worse,
-        "clients": judged.bad_clients,
-        "gateways": case.gateways(),
-        "text": judged.to_string(),
-    })
-}
-
-/// What people are told of what was found, if anything.
-fn notice(service: &ServiceName, case: &Case, judged: &Judged) -> Option<ReleaseNotice> {
-    let (kind, found) = match judged.verdict {
-        Verdict::Suspect => (NoticeKind::Suspect, "pre is likely worse than prod"),
-        Verdict::Worse(_) => (
-            NoticeKind::Worse,
-            "pre is worse than prod, and was not taken back",
-        ),
-        Verdict::GoodEnough => (NoticeKind::Good, "pre is good enough"),
-        Verdict::Nothing | Verdict::Incident => return None,
-    };
-    let notice = ReleaseNotice::new(kind, service, format!("{found}. {judged}"));
-    Some(notice.of(case.release(), numbers_of(judged, case)))
-}
-
-fn tell_of_beginning(service: &ServiceInForce, case: &Case) {
-    let (name, release, margin) = (service.name().in_log(), case.release(), case.margin());
-    let settings = &service.pools().settings().verdict;
-    let (mode, slow) = (settings.mode.name(), settings.slow.name());
-    log::info!("verdict-begun {name}release={release} mode={mode} slow={slow} margin={margin}");
-}
-
-fn tell_of_renewal(service: &ServiceInForce, case: &Case) {
-    let (name, release) = (service.name().in_log(), case.release());
-    log::info!("verdict-renewed {name}release={release}");
-}
-
-/// Says what has turned.
-fn tell(service: &ServiceInForce, case: &Case, turn: &Turned) {
-    let judged = &turn.judged;
-    let (name, release) = (service.name().in_log(), case.release());
-    let (numbers, sentence) = (numbers(judged, case), judged.to_string());
-    match judged.verdict {
-        Verdict::Nothing => {}
-        Verdict::Suspect => {
-            log::warn!("verdict-suspect {name}release={release} {numbers} text={sentence:?}");
-        }
-        Verdict::Worse(ground) => {
-            let why = ground.name();
-            log::error!(
-                "verdict-worse {name}release={release} why={why} {numbers} text={sentence:?}"
-            );
-        }
-        Verdict::Incident => {
-            log::warn!("verdict-incident {name}release={release} {numbers} text={sentence:?}");
-        }
-        Verdict::GoodEnough => {
-            log::info!("verdict-good {name}release={release} {numbers} text={sentence:?}");
-        }
-    }
-}
-
-/// The numbers, as they stand in a line of the log.
-fn numbers(judged: &Judged, case: &Case) -> String {
-    let about = match judged.concern {
-        Concern::Failing => "failures",
-        Concern::Slow => "slowness",
-    };
-    let (pre, prod) = (judged.pre, judged.prod);
-    format!(
-        "about={about} pre={}/{} prod={}/{} ln_evidence={:.2} of={:.2} clients={} gateways={}",
-        pre.bad,
-        pre.units,
-        prod.bad,
-        prod.units,
-        judged.ln_worse,
-        judged.ln_bound,
-        judged
-            .bad_clients
-            .map_or("-".to_owned(), |it| it.to_string()),
-        case.gateways(),
-    )
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use crossbeam_channel::bounded;
 use super::*;
 use crate::config::ServiceSettings;
 use crate::lists::lists_of;
+use crate::release::evidence::Concern;
 
 /// Clients of each version, and how many of them ask in a second.
 const CLIENTS: u32 = 200;
