@@ -24,6 +24,7 @@ use fastrand::Rng;
 use support::{Gateway, Redis, Setup};
 use turmoil::driver::{ANNOUNCED, Delays, Driver, Peers, RECOVERED, no_keys};
 use turmoil::explained::LOG_FORMAT;
+use turmoil::machine::MachineClock;
 use turmoil::model::{Book, GATEWAYS, InForce, Key, Model};
 use turmoil::services::{SERVICES, SETTINGS, key};
 use turmoil::traffic::{ask, start_peer};
@@ -95,6 +96,7 @@ fn every_answer_is_one_that_the_lists_allow_whatever_happens_to_redis() {
             "poll" => ANNOUNCED + POLL,
             _ => ANNOUNCED,
         },
+        clock: MachineClock::start(),
     };
     driver.settle("start", RECOVERED);
     let done = AtomicBool::new(false);
@@ -125,11 +127,12 @@ fn report(driver: &mut Driver<'_>, seconds: u64, seed: u64) {
     let violations = model.violations.lock().unwrap();
     println!(
         "{seconds} s: {requests} requests, {near_ends} of them near the end of an entry, {} explained, \
-         {} changes, {} faults, {} violations, seed {seed}",
+         {} changes, {} faults, {} violations, the machine stood still for {:?} at most, seed {seed}",
         driver.explained,
         driver.changes,
         driver.faults,
-        violations.len()
+        violations.len(),
+        driver.clock.stood()
     );
     for (kind, delays) in &mut driver.delays.0 {
         delays.sort();

@@ -506,8 +506,8 @@ impl Publisher {
         if all.is_empty() && services.is_none() {
             return;
         }
-        // Whoever sees the new lists sees when they came into force, and what is held beside them; see
-        // [`Self::lists_with`].
+        // Whoever sees the new lists sees when they came into force, and what is held or kept beside them;
+        // see [`Self::lists_with`].
         let changed = Some(SystemTime::now());
         let mut status = self.locked();
         for service in &others {
@@ -515,7 +515,9 @@ impl Publisher {
         }
         for (service, _) in &all {
             if let Some(intake) = entrance.get(service) {
-                status.of_mut(service).held = intake.door.held();
+                let of_service = status.of_mut(service);
+                of_service.held = intake.door.held();
+                of_service.faults = intake.door.faults();
             }
         }
         match services {

@@ -1,7 +1,7 @@
 //! What one look at the store gave.
 
 use std::hash::BuildHasher;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Entries;
 use crate::lists::{ByList, Digest, ServiceName};
@@ -26,6 +26,8 @@ pub(crate) struct ServiceReading {
     pub salt: Option<Vec<u8>>,
     /// For how long each of its lists, if it is empty, has been known to be, untouched.
     pub empty_for: EmptyFor,
+    /// When a store was asked for it that may be seen while it is written.
+    pub asked: Option<Instant>,
     /// What is known of its release, if the store was asked for that.
     pub release: Option<ReleaseReading>,
     /// The digests of changes that were accepted in advance.
@@ -92,6 +94,7 @@ impl ServiceReading {
             gray_of: None,
             salt: None,
             empty_for: ByList::all(Duration::MAX),
+            asked: None,
             release: None,
             accepted: Vec::new(),
             meant: Vec::new(),

@@ -7,6 +7,7 @@ use fastrand::Rng;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use super::machine::MachineClock;
 use super::model::{Book, GATEWAYS, InForce, Key, Keys, Model, ServiceLists, is_peer, now};
 use super::services::{GUEST, GUEST_SETTINGS, SERVICES, key, lists, owner};
 use super::{chance, explained};
@@ -51,6 +52,7 @@ pub(crate) struct Driver<'a> {
     pub(crate) delays: Delays,
     /// How soon a change must be in force of which the server tells, if it tells of any.
     pub(crate) announced: Duration,
+    pub(crate) clock: MachineClock,
 }
 
 /// The salt and all lists of all services, nothing in them.
@@ -128,7 +130,7 @@ impl Driver<'_> {
 
     /// Waits until every gateway has what came last.
     pub(crate) fn settle(&mut self, kind: &'static str, limit: Duration) {
-        let begun = Instant::now();
+        let (begun, until) = (Instant::now(), self.clock.ran() + limit);
         let expected = self.last();
         // Otherwise what is as it was before a fault may not have been read since.
         let keeps = matches!(kind, "spoilt" | "flushed");
@@ -136,7 +138,7 @@ impl Driver<'_> {
         let mut is_in_time = true;
         let gateways = self.gateways;
         for (at, gateway) in gateways.iter().enumerate() {
-            match self.wait_for(gateway, &expected, keeps, begun + limit) {
+            match self.wait_for(gateway, &expected, keeps, until) {
                 Ok(found) => digests.push(found),
                 Err(what) => {
                     is_in_time = false;
@@ -158,13 +160,14 @@ impl Driver<'_> {
         }
     }
 
-    /// The digests of all services once they have the `expected` lists.
+    /// The digests of all services once they have the `expected` lists, which must not take longer than
+    /// `until` the machine has run for so long.
     fn wait_for(
         &self,
         gateway: &Gateway,
         expected: &InForce,
         keeps: bool,
-        until: Instant,
+        until: Duration,
     ) -> Result<Vec<String>, String> {
         let mut digests = Vec::new();
         for service in SERVICES {
@@ -184,8 +187,12 @@ impl Driver<'_> {
                     digests.push(digest);
                     break;
                 };
-                if Instant::now() > until {
-                    return Err(format!("{service}: {difference}"));
+                if self.clock.ran() > until {
+                    let store = page.map(|it| {
+                        ["mode", "age_seconds", "error", "refreshes"]
+                            .map(|name| it[name].to_string())
+                    });
+                    return Err(format!("{service}: {difference}, {store:?}"));
                 }
                 std::thread::yield_now();
             }

@@ -8,6 +8,7 @@ pub(crate) mod chance;
 pub(crate) mod driver;
 pub(crate) mod entries;
 pub(crate) mod explained;
+pub(crate) mod machine;
 pub(crate) mod model;
 pub(crate) mod requests;
 pub(crate) mod services;

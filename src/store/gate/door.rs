@@ -184,13 +184,14 @@ impl Door {
         self.is_settled
     }
 
-    /// The lists to come into force now in place of the `current` ones, after what was `read`. What has
-    /// waited for long enough at a gate stays there, for [`Self::ripe_gray`] and the like.
+    /// The lists to come into force now in place of the `current` ones, after what was `read`: for how long
+    /// those were empty that are, and when the store was `asked`, if that was earlier. What has waited for
+    /// long enough at a gate stays there, for [`Self::ripe_gray`] and the like.
     pub(in crate::store) fn judge(
         &mut self,
         current: &Lists,
         read: ParsedReading,
-        empty_for: EmptyFor,
+        (empty_for, asked): (EmptyFor, Option<Instant>),
         now: Timestamp,
     ) -> SharedLists {
         let are_meant = self.are_meant(&read);
@@ -217,6 +218,10 @@ impl Door {
             self.faults.prod.get_or_insert(Fault::Unsettled);
         }
         let mut new = judged.map_each(|it| it.0, |it| it.0);
+        // What counts is when the store was asked: a reading that a busy machine delays does not let others in
+        // just before the list settles that they wait for.
+        let asked = asked.map_or(now.instant, |it| it.min(now.instant));
+        self.is_late = self.has_waited(asked);
         self.withhold(current, &mut new, now.instant);
         // The very first lists do not replace others.
         if current.are_read() {
@@ -298,7 +303,6 @@ impl Door {
     /// faults.
     fn withhold(&mut self, current: &Lists, new: &mut SharedLists, now: Instant) {
         self.withheld = Withheld::default();
-        self.is_late = self.has_waited(now);
         if self.emptied.is_empty() && !self.prod.settles() {
             self.waits_since = None;
             return;

@@ -1,7 +1,7 @@
 //! What one look at a store gave, of whichever services, on its way to their doors.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::intake::{Intakes, ListTerms, TermsByService};
 use super::{Publisher, ReadReleases};
@@ -16,6 +16,8 @@ pub(super) struct ParsedService {
     pub(super) service: ServiceName,
     pub(super) lists: ParsedReading,
     pub(super) empty_for: EmptyFor,
+    /// When a store was asked that may be seen while it is written.
+    pub(super) asked: Option<Instant>,
     /// The service whose gray list it has.
     pub(super) gray_of: Option<ServiceName>,
     /// The store has the salt.
@@ -197,8 +199,8 @@ impl Publisher {
         let intake = entrance.get_mut(service)?;
         intake.set_owner(read.gray_of);
         intake.door.accept_in_advance(read.accepted, read.meant);
-        let lists = read.lists;
-        let mut new = intake.door.judge(&current, lists, read.empty_for, now);
+        let (lists, seen) = (read.lists, (read.empty_for, read.asked));
+        let mut new = intake.door.judge(&current, lists, seen, now);
         if let Some(salt) = salt
             && intake.door.holds_gray()
         {
@@ -251,6 +253,7 @@ fn parse(reading: ServiceReading, terms: &ListTerms) -> ParsedService {
         has_salt: salt.is_some(),
         lists: door::parse(reading.lists, terms.peer_port, salt.unwrap_or(&terms.salt)),
         empty_for: reading.empty_for,
+        asked: reading.asked,
         gray_of: reading.gray_of,
         is_frozen: reading.is_frozen,
         release: reading.release,

@@ -3,6 +3,7 @@
 mod services;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::*;
@@ -165,6 +166,45 @@ fn skipped_entries_are_told_without_a_new_generation() {
     publisher.publish(garbage, Cause::Event);
     assert_eq!(in_force(&publisher), (1, [1, 1, 1]));
     assert_eq!(publisher.lists().skipped(ListName::Gray).count, 1);
+}
+
+#[test]
+fn whoever_sees_new_lists_sees_what_is_held_and_kept_beside_them() {
+    let publisher = publisher();
+    let plain = || reading(&["1.1.1.1"], &["2.2.2.2"], &["3.3.3.3"]);
+    let held = || reading(&["5.5.5.5"], &["2.2.2.2"], &[]);
+    let kept = || Reading {
+        pre: Err(Fault::WrongType),
+        ..reading(&["6.6.6.6"], &[], &["3.3.3.3"])
+    };
+    let is_over = AtomicBool::new(false);
+    let look = || {
+        let (lists, beside) = publisher.lists_with(&own(), |status| {
+            let of_service = status.of(&own());
+            (of_service.held.len(), of_service.faults.len())
+        });
+        let grays: Vec<String> = lists.gray.entries().map(|it| it.to_string()).collect();
+        (grays.concat(), beside)
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..2000 {
+                for reading in [plain(), held(), kept(), held()] {
+                    publisher.publish(reading, Cause::Event);
+                }
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        while !is_over.load(Ordering::Relaxed) {
+            let (gray, beside) = look();
+            let expected = match &*gray {
+                "1.1.1.1" => (0, 0),
+                "5.5.5.5" => (1, 0),
+                _ => (0, 1),
+            };
+            assert_eq!(beside, expected, "{gray}");
+        }
+    });
 }
 
 #[test]
@@ -389,13 +429,39 @@ fn the_bound_of_what_is_withheld_begins_anew_with_a_store_that_is_seen_again() {
         .get_mut(&own())
         .unwrap()
         .door
-        .judge(&current, read, first, later);
+        .judge(&current, read, (first, None), later);
     assert_eq!(new.gray.digest(), current.gray.digest());
     let faults = entrance.get_mut(&own()).unwrap().door.faults();
     assert!(
         faults.contains(&(ListName::Gray, Fault::Withheld)),
         "{faults:?}"
     );
+}
+
+#[test]
+fn a_reading_that_was_long_on_its_way_does_not_end_the_wait() {
+    let publisher = publisher();
+    let change = || reading(&["5.5.5.5"], &[], &["3.3.3.3"]);
+    let first = ByList::all(Duration::ZERO);
+    let asked_at = |asked: Instant, come: Instant| {
+        let read = publisher.parse(vec![ServiceReading {
+            empty_for: first,
+            asked: Some(asked),
+            ..ServiceReading::settled(change())
+        }]);
+        let now = Timestamp {
+            instant: come,
+            ..Timestamp::now()
+        };
+        publisher.publish_parsed(read, Cause::Event, || now);
+        grays(&publisher).concat()
+    };
+    let begun = Instant::now();
+    let bound = begun + door::MOST_WITHHELD;
+    assert_eq!(asked_at(begun, begun), "1.1.1.1");
+    let before = bound.checked_sub(Duration::from_millis(1)).unwrap();
+    assert_eq!(asked_at(before, begun + 2 * door::MOST_WITHHELD), "1.1.1.1");
+    assert_eq!(asked_at(bound, bound), "5.5.5.5");
 }
 
 #[test]
@@ -407,12 +473,12 @@ fn a_prod_that_never_settles_does_not_keep_the_others_from_changing_after_the_bo
         let mut entrance = publisher.locked_entrance();
         let read = door::parse(reading(&[gray], &["2.2.2.2"], prod), 80, &[]);
         let first = ByList::all(Duration::ZERO);
-        let new =
-            entrance
-                .get_mut(&own())
-                .unwrap()
-                .door
-                .judge(&publisher.lists(), read, first, now);
+        let new = entrance.get_mut(&own()).unwrap().door.judge(
+            &publisher.lists(),
+            read,
+            (first, None),
+            now,
+        );
         let entries: Vec<_> = new.gray.entries().map(|it| it.to_string()).collect();
         (entries.concat(), new.prod.peers().len())
     };

@@ -152,6 +152,7 @@ impl Watcher {
             gray_of: keys.gray_of.clone(),
             salt,
             empty_for: ByList::from_fn(|list| look.empty_for(service, list)),
+            asked: Some(look.began),
             accepted: Vec::new(),
             meant: Vec::new(),
             is_frozen: self.known[service].is_frozen,
