@@ -136,8 +136,9 @@ fn add_prospect(text: &mut String, rollout: &Rollout, left: Duration) {
     {
         let _ = writeln!(text, "the verdict: {verdict}");
     }
-    let _ = match rollout.leader() {
-        Some(node) => writeln!(text, "carried on by {node}"),
-        None => writeln!(text, "carried on by no gateway yet"),
+    let _ = match (rollout.leader(), rollout.course) {
+        (Some(node), _) => writeln!(text, "carried on by {node}"),
+        (None, Course::Running) => writeln!(text, "carried on by no gateway yet"),
+        (None, _) => Ok(()),
     };
 }

@@ -190,6 +190,7 @@ pub(crate) fn make(
     match verb {
         Verb::Promote { .. } => rollout::ended(&work, &mut wanted, Course::Done, "promoted"),
         Verb::Rollback(_) => rollout::ended(&work, &mut wanted, Course::Aborted, "rolled back"),
+        Verb::Stage(..) => rollout::note_share(&work, &mut wanted),
         _ => {}
     }
     Ok(judged(work, wanted))

@@ -133,6 +133,8 @@ struct UntoldNotice {
     due: Instant,
     /// The version that it is about.
     version: String,
+    /// The release, which ends with a reset, too.
+    release: String,
     notice: ReleaseNotice,
 }
 
@@ -391,12 +393,15 @@ impl Judge {
             entry.untold.extend(notice.map(|notice| UntoldNotice {
                 due: begun.map_or(now, |it| now.max(it)),
                 version: version.to_owned(),
+                release: case.release().to_owned(),
                 notice,
             }));
         }
         // Of a version that is taken back, people are told that.
         let is_told = taken_back.is_some() || service.is_tripped();
-        entry.untold.retain(|it| !is_told && it.version == version);
+        entry
+            .untold
+            .retain(|it| !is_told && it.release == case.release());
         self.tell_people(service.name(), &mut entry.untold, now);
         if let Some((ground, judged)) = taken_back
             && !service.is_tripped()

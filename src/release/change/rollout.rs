@@ -227,13 +227,17 @@ fn resume(work: &Work<'_>, rollout: Rollout) -> Result<WantedChange, String> {
              {percent}%` puts it there, and `graygate rollout abort` ends the rollout"
         ));
     }
-    Ok(by_person(
+    let step = step_in_words(&rollout);
+    let mut wanted = by_person(
         work,
         WantedChange::default(),
         rollout,
         Course::Running,
         None,
-    ))
+    );
+    // Not as if it had taken that step now.
+    wanted.more = vec![format!("+ rollout resumed at {step}")];
+    Ok(wanted)
 }
 
 /// What a person makes of it: no leader knows of that yet.
@@ -376,6 +380,30 @@ fn by_leader(
     wanted.by = is_stopped.then(|| word.node.clone());
     wanted.reason = Some(format!("rollout: {reason}; carried on by {}", word.node));
     wanted
+}
+
+/// A share that was set by hand is not what a rollout goes by that is under way.
+pub(super) fn note_share(work: &Work<'_>, wanted: &mut WantedChange) {
+    let known = rollout_in(&work.found.state).filter(|it| !it.course.is_over());
+    let Some(rollout) = known else {
+        return;
+    };
+    let state = wanted.state.as_ref().unwrap_or(&work.found.state);
+    let is_its_own = share_in(state) == rollout.share;
+    let words = in_words(&rollout);
+    wanted.notes.extend(match (is_its_own, rollout.course) {
+        (true, Course::Paused) => Some(format!(
+            "the rollout is {words}; `graygate rollout resume` has it go on"
+        )),
+        (true, _) => None,
+        (false, Course::Paused) => Some(format!(
+            "the rollout is {words}; it can go on only with its own share, {}, and `graygate rollout abort` ends it",
+            rollout.share
+        )),
+        (false, _) => Some(
+            "a rollout is under way, and pauses by this; `graygate rollout abort` ends it".to_owned(),
+        ),
+    });
 }
 
 /// Another verb has made this of a rollout that is under way: what was promoted or rolled back needs none.

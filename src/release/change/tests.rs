@@ -579,3 +579,21 @@ fn steps_are_shares_that_grow() {
         assert!(steps(text).is_err(), "{text}");
     }
 }
+
+#[test]
+fn a_share_that_is_set_by_hand_says_what_becomes_of_the_rollout() {
+    let begun = done(&found(&[], &["p"], &["q"]), &started(&[100, 500]));
+    let notes = |found: &FoundLists, share| change(found, &Verb::Stage(share, None)).notes.concat();
+    assert_eq!(notes(&begun, 100), "gray has percent:1 already");
+    assert!(notes(&begun, 300).contains("a rollout is under way, and pauses by this"));
+    let paused = done(&begun, &Verb::Rollout(RolloutVerb::Pause));
+    assert!(notes(&paused, 300).contains("it can go on only with its own share, percent:1"));
+    let other = done(&paused, &Verb::Stage(300, None));
+    assert!(refusal(&other, &Verb::Rollout(RolloutVerb::Resume)).contains("stage 1%"));
+    assert!(notes(&other, 100).contains("`graygate rollout resume` has it go on"));
+    let back = done(&other, &Verb::Stage(100, None));
+    let resumed = change(&back, &Verb::Rollout(RolloutVerb::Resume));
+    assert_eq!(resumed.more, ["+ rollout resumed at step 1 of 2 (1%)"]);
+    let aborted = done(&paused, &Verb::Rollout(RolloutVerb::Abort));
+    assert_eq!(notes(&aborted, 300), "");
+}

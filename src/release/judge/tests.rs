@@ -6,6 +6,7 @@ use super::*;
 use crate::config::ServiceSettings;
 use crate::lists::lists_of;
 use crate::release::evidence::Concern;
+use crate::store::{ReleaseReading, ReleaseWatch as _, StoredText};
 
 /// Clients of each version, and how many of them ask in a second.
 const CLIENTS: u32 = 200;
@@ -148,4 +149,24 @@ fn a_rollout_goes_no_further_while_the_new_version_has_no_server_that_is_up() {
     assert_eq!(release, it.judge.case(&service).unwrap().release());
     pre.peers()[0].health.check_has_succeeded(Instant::now());
     assert_eq!(it.judge.opinion(&service).1, Opinion::Good);
+}
+
+#[test]
+fn what_was_found_before_a_reset_and_is_not_told_yet_never_is() {
+    let mut it = Bench::settled();
+    let service = ServiceName::default();
+    // It is not known yet which gateway tells people.
+    it.judge.docket().get_mut(&service).unwrap().begun = Some(it.now + Duration::from_secs(3600));
+    it.find().unwrap();
+    let untold = |it: &Bench| it.judge.docket()[&service].untold.len();
+    assert!(untold(&it) > 0);
+    let reset = ReleaseReading {
+        tripped: StoredText::Absent,
+        state: StoredText::Text(br#"{"epoch":"5e7"}"#.to_vec()),
+        lost: false,
+    };
+    it.judge.trips.see(&service, &reset);
+    it.pass(1, |_, _| false);
+    assert!(it.judged().pre.units < 100, "it has begun anew");
+    assert_eq!(untold(&it), 0);
 }

@@ -52,7 +52,7 @@ impl Display for Unseen {
         match self.below {
             Some(below) => write!(
                 text,
-                "where {} of prod {usual}, less than {} of pre would not be found within an hour",
+                "where {} of prod {usual}, a pre of which less than {} {usual} would not be found within an hour",
                 Percent(self.prod_rate),
                 Percent(below)
             ),

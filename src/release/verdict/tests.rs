@@ -439,8 +439,8 @@ fn what_cannot_be_seen_is_said() {
     };
     let (pre, prod) = (1.0, 9.0);
     assert_eq!(at(1, PerSecond { pre, prod }), None);
-    let text = "at 1 a second to pre and 9 to prod, where 1.1 % of prod fails, less than 2.0 % of \
-                pre would not be found within an hour";
+    let text = "at 1 a second to pre and 9 to prod, where 1.1 % of prod fails, a pre of which \
+                less than 2.0 % fails would not be found within an hour";
     assert_eq!(at(100, PerSecond { pre, prod }).as_deref(), Some(text));
     let prod = 0.0;
     let text = "at 1 a second to pre and 0 to prod, nothing that happens to pre would be found \
