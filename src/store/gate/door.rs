@@ -218,8 +218,8 @@ impl Door {
             self.faults.prod.get_or_insert(Fault::Unsettled);
         }
         let mut new = judged.map_each(|it| it.0, |it| it.0);
-        // What counts is when the store was asked: a reading that a busy machine delays does not let others in
-        // just before the list settles that they wait for.
+        // What counts is when the store was asked: a reading that a busy machine delays does not let others
+        // in just before the list settles that they wait for.
         let asked = asked.map_or(now.instant, |it| it.min(now.instant));
         self.is_late = self.has_waited(asked);
         self.withhold(current, &mut new, now.instant);
