@@ -156,6 +156,29 @@ pub(crate) struct Case {
     bad_clients: Vec<u64>,
     /// How many gateways have told of it, this one included.
     gateways: usize,
+    doubt: Doubt,
+}
+
+/// What a gateway makes of an incident that others see, and of which it cannot know by itself: as yet it has
+/// not seen what is usual. Nobody is told of that, or two gateways would have one from each other for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Doubt {
+    #[default]
+    Nothing,
+    /// There is one.
+    Incident,
+    /// It is over, and what was counted meanwhile is not put aside yet.
+    Over,
+}
+
+impl Doubt {
+    fn next(self, is_incident: bool) -> Self {
+        match (is_incident, self) {
+            (true, _) => Self::Incident,
+            (false, Self::Nothing) => Self::Nothing,
+            (false, Self::Incident | Self::Over) => Self::Over,
+        }
+    }
 }
 
 /// What the rules are where `settings` say so.
@@ -189,6 +212,7 @@ impl Case {
             pre_clients: 0,
             bad_clients: Vec::new(),
             gateways: 1,
+            doubt: Doubt::Nothing,
         }
     }
 
@@ -307,7 +331,8 @@ impl Case {
     /// True when every client is to be counted again, see [`Evidence::renew`]: an hour is over, or an
     /// incident, in which most of them had a bad unit.
     pub(crate) fn is_used_up(&self, habits: &Habits) -> bool {
-        self.failing.evidence.is_used_up() || habits.failing.has_ended()
+        let is_over = habits.failing.has_ended() || self.doubt == Doubt::Over;
+        self.failing.evidence.is_used_up() || is_over
     }
 
     /// Every client counts again.
@@ -315,6 +340,9 @@ impl Case {
         self.failing.evidence.renew();
         self.slow.evidence.renew();
         self.bad_clients.clear();
+        if self.doubt == Doubt::Over {
+            self.doubt = Doubt::Nothing;
+        }
     }
 
     /// What follows at `now`, a time since some beginning, with what the `others` have told. Returns what has
@@ -329,6 +357,9 @@ impl Case {
         let others = others.iter().filter(|it| it.release == self.release);
         let others: Vec<&NodeVerdict> = others.collect();
         self.gateways = 1 + others.len();
+        let sees_one = |it: &&NodeVerdict| it.finding == Verdict::Incident.name();
+        let is_stranger = habits.failing.of_prod().is_none();
+        self.doubt = self.doubt.next(is_stranger && others.iter().any(sees_one));
         let is_watched = |concern: Concern| match concern {
             Concern::Failing => true,
             Concern::Slow => settings.slow != VerdictMode::Off,
@@ -377,7 +408,7 @@ impl Case {
             },
             lately: usual.lately(),
             usual: usual.of_prod(),
-            is_incident: usual.is_incident(),
+            is_incident: usual.is_incident() || self.doubt != Doubt::Nothing,
         }
     }
 
@@ -389,7 +420,9 @@ impl Case {
             Concern::Slow => vec![0],
         };
         let own = Testimony::new(self.matter(concern).evidence, clients(&self.bad_clients));
-        let others = others.iter().filter_map(|it| {
+        // Whoever sees an incident puts aside afterwards what it counts meanwhile.
+        let sees_none = |it: &&&NodeVerdict| it.finding != Verdict::Incident.name();
+        let others = others.iter().filter(sees_none).filter_map(|it| {
             let numbers = match concern {
                 Concern::Failing => &it.failing,
                 Concern::Slow => &it.slow,
@@ -411,6 +444,8 @@ impl Case {
     pub(crate) fn told(&self) -> NodeVerdict {
         let finding = self.failing.judged.as_ref();
         let finding = finding.map_or(Verdict::Nothing, |it| it.verdict);
+        let is_doubt = finding == Verdict::Incident && self.doubt != Doubt::Nothing;
+        let finding = if is_doubt { Verdict::Nothing } else { finding };
         NodeVerdict {
             release: self.release.clone(),
             finding: finding.name().to_owned(),

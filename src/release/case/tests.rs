@@ -272,3 +272,65 @@ impl Bench {
         }
     }
 }
+
+#[test]
+fn who_does_not_know_what_is_usual_takes_nothing_back_in_an_incident_that_others_see() {
+    let outage = || second((50, 50), (90, 54), &[1, 2, 3, 4, 5]);
+    let mut knows = Bench::new();
+    for _ in 0..20 {
+        knows.take(second((50, 0), (90, 0), &[]), &[]);
+    }
+    for _ in 0..3 {
+        knows.take(outage(), &[]);
+    }
+    assert_eq!(knows.state(), "incident");
+    let sees_it = [knows.case.told()];
+    let enforcing = |it: &mut Bench| it.settings.mode = VerdictMode::Enforce;
+    // One has no clients; one was restarted meanwhile; and what they count alone would be enough.
+    for serves in [false, true] {
+        let seconds = || match serves {
+            true => outage(),
+            false => second((0, 0), (0, 0), &[]),
+        };
+        let mut alone = Bench::new();
+        enforcing(&mut alone);
+        let mut it = Bench::new();
+        enforcing(&mut it);
+        for _ in 0..5 {
+            alone.take(seconds(), &[]);
+            it.take(seconds(), &sees_it);
+            assert_eq!(it.state(), "incident");
+            assert!(it.case.takes_back(&it.settings).is_none());
+            assert_eq!(it.case.told().finding, "nothing", "it is not its own");
+        }
+        assert_eq!(alone.case.takes_back(&alone.settings).is_some(), serves);
+        // It is over, and what was counted in it is put aside before anything is found.
+        it.take(second((50, 0), (90, 0), &[]), &[]);
+        assert_eq!(it.state(), "incident");
+        assert!(it.case.is_used_up(&it.habits));
+        it.case.renew();
+        it.take(second((50, 0), (90, 0), &[]), &[]);
+        assert!(!it.case.is_used_up(&it.habits));
+        assert!(it.case.takes_back(&it.settings).is_none());
+        assert!(it.ln_worse() < 1.0, "{}", it.ln_worse());
+    }
+}
+
+#[test]
+fn what_a_gateway_counts_in_an_incident_of_its_own_proves_nothing_to_others() {
+    let mut other = Bench::new();
+    other.take(second((50, 25), (90, 0), &[1, 2, 3, 4, 5]), &[]);
+    let found = other.case.told();
+    let in_an_incident = NodeVerdict {
+        finding: "incident".to_owned(),
+        ..found.clone()
+    };
+    let mut it = Bench::new();
+    for _ in 0..20 {
+        it.take(second((5, 0), (90, 0), &[]), &[]);
+    }
+    it.take(second((5, 0), (90, 0), &[]), &[in_an_incident]);
+    assert!(it.ln_worse() < 1.0, "{}", it.ln_worse());
+    it.take(second((5, 0), (90, 0), &[]), &[found]);
+    assert!(it.ln_worse() > 5.0, "{}", it.ln_worse());
+}

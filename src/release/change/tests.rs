@@ -593,7 +593,10 @@ fn a_share_that_is_set_by_hand_says_what_becomes_of_the_rollout() {
     assert!(notes(&other, 100).contains("`graygate rollout resume` has it go on"));
     let back = done(&other, &Verb::Stage(100, None));
     let resumed = change(&back, &Verb::Rollout(RolloutVerb::Resume));
-    assert_eq!(resumed.more, ["+ rollout resumed at step 1 of 2 (1%)"]);
+    assert_eq!(
+        resumed.difference,
+        ["+ rollout resumed at step 1 of 2 (1%)"]
+    );
     let aborted = done(&paused, &Verb::Rollout(RolloutVerb::Abort));
     assert_eq!(notes(&aborted, 300), "");
 }
