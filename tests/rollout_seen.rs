@@ -138,6 +138,26 @@ fn a_promotion_is_held_back_by_a_server_that_is_out_and_by_a_gateway_without_the
     ground.start("50", "1s", &promote);
     wait_held(&ground, &gateway, "b does not hold the lists");
     assert_eq!(ground.rollout()["course"], "running");
+    // For as long as that is so, nobody reads the lists, which may be long.
+    let beat = || ground.rollout()["beat"].as_u64();
+    let first = beat();
+    ground.redis.cli(&["CONFIG", "RESETSTAT"]);
+    wait_until("the lease is renewed", DEADLINE, || beat() > first);
+    let asked = ground.redis.cli(&["INFO", "commandstats"]);
+    let asked: String = redis::from_redis_value(asked).unwrap();
+    let reads = asked
+        .lines()
+        .filter(|it| it.contains("lrange") || it.contains("smembers"));
+    let calls = reads.filter_map(|it| {
+        it.split_once("calls=")?
+            .1
+            .split(',')
+            .next()?
+            .parse::<u64>()
+            .ok()
+    });
+    let calls: u64 = calls.sum();
+    assert!(calls <= 3, "{calls} calls: {asked}");
     other.signal(Signal::SIGCONT);
     ground.wait_course("done");
     assert_eq!(ground.list("gray"), Vec::<String>::new());

@@ -472,7 +472,18 @@ fn lists_are_not_read_again_for_what_is_known_of_a_release() {
             .cli(&["SET", "graygate:release", "{\"frozen\":{}}"]);
         site.first()
             .wait_for_lists("they are frozen", |it| it["kept"] != json!([]));
+        // What is no state ends no freeze.
+        site.redis
+            .cli(&["SET", "graygate:release", "frozen no more"]);
+        site.first().wait_for_log("release-refused list=release");
+        let read = || {
+            let name = "graygate_lists_refreshes_total{cause=\"event\"}";
+            site.first().metric(name)
+        };
+        let before = read();
         set_gray(&site.redis, &[GRAY, OTHER]);
+        wait_until("it is read", DEADLINE, || read() > before);
+        assert_eq!(site.first().get(OTHER, "/").text(), "prod");
         site.redis.cli(&["SET", "graygate:release", "{}"]);
         site.first().wait_served(OTHER, "pre", DEADLINE);
     }

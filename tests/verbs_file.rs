@@ -245,10 +245,16 @@ fn a_gateway_takes_what_was_confirmed_and_is_waited_for() {
     desk.done(&["freeze"]);
     let kept = |page: &Value| page["kept"].to_string().contains("frozen");
     site.gateway.wait_for_lists("it says so", kept);
+    // What is no state is nobody's word.
+    let state = site.gateway.path("lists.release");
+    let frozen = fs::read(&state).unwrap();
+    fs::write(&state, "[]").unwrap();
+    site.gateway.wait_for_log("release-refused file=");
     site.gateway
         .write_lists(&["127.0.0.7"], &[&site.pre], &[&site.prod]);
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(site.gateway.get("127.0.0.7", "/").text(), "prod");
+    fs::write(&state, frozen).unwrap();
     desk.done(&["thaw"]);
     site.gateway.wait_served("127.0.0.7", "pre", DEADLINE);
 }

@@ -229,15 +229,20 @@ impl Judge {
     /// What follows for the next step of a rollout, and of which release.
     pub(crate) fn opinion(&self, service: &ServiceName) -> (String, Opinion) {
         let serving = self.in_force.serving();
-        let Some((case, of)) = self.case(service).zip(serving.of(service)) else {
-            let why = "there is no verdict".to_owned();
-            return (String::new(), Opinion::Open(why));
+        let no_verdict = || Opinion::Open("there is no verdict".to_owned());
+        let Some(of) = serving.of(service) else {
+            return (String::new(), no_verdict());
         };
         // Then nobody gets it, and what was found before says nothing of how it does.
-        let opinion = match has_peer_up(of.pools(), PoolName::Pre) {
-            true => case.opinion(&of.pools().settings().verdict),
-            false => Opinion::Against("no server of pre is up".to_owned()),
+        if !has_peer_up(of.pools(), PoolName::Pre) {
+            let why = "no server of pre is up".to_owned();
+            let release = self.trips.release(service, of.lists());
+            return (release, Opinion::Against(why));
+        }
+        let Some(case) = self.case(service) else {
+            return (String::new(), no_verdict());
         };
+        let opinion = case.opinion(&of.pools().settings().verdict);
         let opinion = match opinion {
             Opinion::Against(_) => opinion,
             // An incident is seen by whoever serves the clients.

@@ -50,6 +50,9 @@ const AWAY: Duration = Duration::from_secs(2);
 /// So long another one may take a lease that this one cannot use: longer than it takes to see that.
 const RESIGNED: Duration = LEASE.saturating_add(Duration::from_secs(5));
 
+/// So long nobody is asked again what has spoken against a promotion.
+const ASKED_AGAIN: Duration = Duration::from_secs(2);
+
 /// Time for one look at all gateways.
 const LIMIT: Duration = Duration::from_secs(3);
 
@@ -111,6 +114,8 @@ struct Attended {
     last: Option<Rollout>,
     /// What has spoken against a promotion when it was due.
     against: Option<String>,
+    /// When that was asked last, as a time since the beginning.
+    asked: Option<Duration>,
     /// Not before this, after something has failed.
     not_before: Option<Instant>,
     /// It could renew its lease, but not do what was due: until then, it leaves that to others.
@@ -308,9 +313,18 @@ impl Leader {
         let begun = self.now();
         let is_last = rollout.at + 1 == rollout.steps.len();
         let promotes = may_be_due && is_last && rollout.promotes;
+        let is_known = attended.looked == Some(by) && !led.is_news;
+        if promotes && is_known && attended.asked.is_some_and(|it| begun < it + ASKED_AGAIN) {
+            return Ok(false);
+        }
         let against = promotes.then(|| self.against_promotion(config, service));
         let against = against.flatten();
         attended.against.clone_from(&against);
+        attended.asked = against.is_some().then_some(begun);
+        if against.is_some() && is_known {
+            // The lists, which may be long, say nothing else than before.
+            return Ok(false);
+        }
         let word = LeaderWord {
             holder: self.holder.clone(),
             fence: led.fence,

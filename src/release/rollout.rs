@@ -72,6 +72,9 @@ pub(crate) const LEASE: Duration = Duration::from_secs(10);
 /// The member of the state of a release.
 pub(crate) const ROLLOUT: &str = "rollout";
 
+/// The largest number that every reader of JSON has as it was written.
+const MOST_COUNTED: u64 = 1 << 53;
+
 /// How a rollout stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Course {
@@ -472,7 +475,8 @@ impl Rollout {
 
     /// From such a value; `None` if it is something else.
     pub(crate) fn of_json(value: &Value) -> Option<Self> {
-        let number = |name: &str| value[name].as_u64();
+        // More is nothing that anybody has counted, and could not be counted on.
+        let number = |name: &str| value[name].as_u64().filter(|it| *it <= MOST_COUNTED);
         let word = |name: &str| value[name].as_str().map(plain);
         let text = |name: &str| value[name].as_str().map(sentence);
         let steps = value["steps"].as_array()?.iter();

@@ -6,6 +6,7 @@
 //!
 //! What is known of a release is in files beside it, named after it: see [`beside`].
 
+use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::format::{FileError, parse_services, read};
+use super::reading::{NO_STATE, is_state};
 use super::{Cause, Feed, Mode, ReleaseReading, ServiceReading, StoredText};
 use crate::config::{ServiceSettings, VerdictMode};
 use crate::lists::ServiceName;
@@ -112,6 +114,8 @@ pub(crate) fn text_beside(lists: &Path, service: &ServiceName, what: &str) -> St
 struct ReleaseFiles {
     lists: PathBuf,
     known: Vec<(ServiceName, ReleaseReading)>,
+    /// Those of which it was said that their state cannot be read.
+    told: BTreeSet<ServiceName>,
 }
 
 impl ReleaseFiles {
@@ -123,6 +127,7 @@ impl ReleaseFiles {
         Self {
             lists: lists.to_owned(),
             known: judged.map(unknown).collect(),
+            told: BTreeSet::new(),
         }
     }
 
@@ -131,11 +136,28 @@ impl ReleaseFiles {
         let mut all = Vec::new();
         for (service, known) in &mut self.known {
             let text = |what| text_beside(&self.lists, service, what);
-            let read = ReleaseReading {
+            let mut read = ReleaseReading {
                 tripped: text("tripped"),
                 state: text("release"),
                 lost: false,
             };
+            let wrong = match &read.state {
+                StoredText::Text(text) if !is_state(text) => Some(NO_STATE),
+                StoredText::Unknown => Some("it cannot be read, or is longer than 64 KiB"),
+                _ => None,
+            };
+            match wrong {
+                // It is as it was.
+                Some(error) => {
+                    read.state.clone_from(&known.state);
+                    if self.told.insert(service.clone()) {
+                        let (name, path) =
+                            (service.in_log(), beside(&self.lists, service, "release"));
+                        log::warn!("release-refused {name}file={path:?} error={error:?}");
+                    }
+                }
+                None => drop(self.told.remove(service)),
+            }
             if *known != read {
                 known.clone_from(&read);
                 all.push((service.clone(), read));

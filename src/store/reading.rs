@@ -72,6 +72,15 @@ impl ReleaseReading {
     }
 }
 
+/// Whether a text is a state of a release, of which anything can be told. What is not, is nobody's decision:
+/// lists that are frozen stay so.
+pub(super) fn is_state(text: &[u8]) -> bool {
+    serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(text).is_ok()
+}
+
+/// What is wrong with another one.
+pub(super) const NO_STATE: &str = "it is no JSON object";
+
 /// Whoever wants to know what stores say of releases.
 pub(crate) trait ReleaseWatch: Send + Sync {
     /// Lists of the service come into force in a moment, in which `pre` has this digest, and with them what

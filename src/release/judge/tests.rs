@@ -149,6 +149,11 @@ fn a_rollout_goes_no_further_while_the_new_version_has_no_server_that_is_up() {
     assert_eq!(release, it.judge.case(&service).unwrap().release());
     pre.peers()[0].health.check_has_succeeded(Instant::now());
     assert_eq!(it.judge.opinion(&service).1, Opinion::Good);
+    // Also where there is none of which anything could be known.
+    let lists = lists_of(&["1.1.1.1"], &[], &["10.0.0.1:80"]);
+    it.judge.in_force.store(lists);
+    let why = "no server of pre is up".to_owned();
+    assert_eq!(it.judge.opinion(&service).1, Opinion::Against(why));
 }
 
 #[test]

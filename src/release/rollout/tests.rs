@@ -46,6 +46,9 @@ fn it_is_read_as_it_was_written_and_what_is_none_is_none() {
         ("steps", json!([100, 70_000])),
         ("course", json!("walking")),
         ("fence", json!("7")),
+        ("fence", json!(u64::MAX)),
+        ("turns", json!(u64::MAX)),
+        ("waited_ms", json!(u64::MAX)),
     ] {
         let mut text = rollout().to_json();
         text[name] = value;

@@ -26,12 +26,13 @@ use memchr::memmem;
 use redis::{RedisError, RedisResult, Value};
 
 use super::cluster;
-use super::keyring::{KeyOf, Keyring};
+use super::keyring::{KeyOf, KeyPart, Keyring};
 use super::keys::slot;
 use super::link::Link;
 use super::rights::{Rights, tell_release, tell_salt};
 use crate::config;
 use crate::store::StoredText;
+use crate::store::reading::{NO_STATE, is_state};
 
 /// The longest salt, in bytes.
 const LONGEST: usize = 1024;
@@ -214,6 +215,11 @@ impl Extras {
             Some(ExtraReply::WrongType) => "it is no string",
             Some(ExtraReply::Text(Some(text))) if text.len() > LONGEST_TEXT => {
                 "it is longer than 64 KiB"
+            }
+            Some(ExtraReply::Text(Some(text)))
+                if of.part == KeyPart::Release && !is_state(&text) =>
+            {
+                NO_STATE
             }
             Some(ExtraReply::Text(text)) => {
                 self.told_wrong.remove(&of);
