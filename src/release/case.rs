@@ -156,13 +156,13 @@ pub(crate) struct Case {
     bad_clients: Vec<u64>,
     /// How many gateways have told of it, this one included.
     gateways: usize,
-    doubt: Doubt,
+    doubt: ForeignDoubt,
 }
 
 /// What a gateway makes of an incident that others see, and of which it cannot know by itself: as yet it has
 /// not seen what is usual. Nobody is told of that, or two gateways would have one from each other for ever.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Doubt {
+enum ForeignDoubt {
     #[default]
     Nothing,
     /// There is one.
@@ -171,7 +171,7 @@ enum Doubt {
     Over,
 }
 
-impl Doubt {
+impl ForeignDoubt {
     fn next(self, is_incident: bool) -> Self {
         match (is_incident, self) {
             (true, _) => Self::Incident,
@@ -212,7 +212,7 @@ impl Case {
             pre_clients: 0,
             bad_clients: Vec::new(),
             gateways: 1,
-            doubt: Doubt::Nothing,
+            doubt: ForeignDoubt::Nothing,
         }
     }
 
@@ -331,7 +331,7 @@ impl Case {
     /// True when every client is to be counted again, see [`Evidence::renew`]: an hour is over, or an
     /// incident, in which most of them had a bad unit.
     pub(crate) fn is_used_up(&self, habits: &Habits) -> bool {
-        let is_over = habits.failing.has_ended() || self.doubt == Doubt::Over;
+        let is_over = habits.failing.has_ended() || self.doubt == ForeignDoubt::Over;
         self.failing.evidence.is_used_up() || is_over
     }
 
@@ -340,8 +340,8 @@ impl Case {
         self.failing.evidence.renew();
         self.slow.evidence.renew();
         self.bad_clients.clear();
-        if self.doubt == Doubt::Over {
-            self.doubt = Doubt::Nothing;
+        if self.doubt == ForeignDoubt::Over {
+            self.doubt = ForeignDoubt::Nothing;
         }
     }
 
@@ -408,7 +408,7 @@ impl Case {
             },
             lately: usual.lately(),
             usual: usual.of_prod(),
-            is_incident: usual.is_incident() || self.doubt != Doubt::Nothing,
+            is_incident: usual.is_incident() || self.doubt != ForeignDoubt::Nothing,
         }
     }
 
@@ -444,7 +444,7 @@ impl Case {
     pub(crate) fn told(&self) -> NodeVerdict {
         let finding = self.failing.judged.as_ref();
         let finding = finding.map_or(Verdict::Nothing, |it| it.verdict);
-        let is_doubt = finding == Verdict::Incident && self.doubt != Doubt::Nothing;
+        let is_doubt = finding == Verdict::Incident && self.doubt != ForeignDoubt::Nothing;
         let finding = if is_doubt { Verdict::Nothing } else { finding };
         NodeVerdict {
             release: self.release.clone(),
