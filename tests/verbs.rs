@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{
     Cluster, Commands, DEADLINE, Gateway, Origin, Redis, RefusingPeer, Relay, Setup, Site,
     wait_for, wait_until,
@@ -546,6 +546,34 @@ fn a_promotion_waits_for_servers_and_gateways() {
         said.contains("not heard from") && said.contains("gw-b")
     });
     other.signal(Signal::SIGCONT);
+}
+
+#[test]
+fn what_was_confirmed_is_not_held_by_a_gateway_that_was_away_when_it_was() {
+    let site = Site::with(|it| it);
+    let (desk, redis) = (Desk::beside(&site.gateway), &site.redis);
+    let other = Setup::new().redis(redis.url()).start();
+    other.wait_served("127.0.0.9", "prod", DEADLINE);
+    other.signal(Signal::SIGSTOP);
+    desk.done(&["promote", "--yes"]);
+    desk.done(&["freeze"]);
+    desk.done(&["thaw"]);
+    // A minute later.
+    redis.cli(&["DEL", "graygate:accept"]);
+    other.signal(Signal::SIGCONT);
+    other.wait_served("127.0.0.9", "pre", DEADLINE);
+    assert_eq!(other.stderr.count("change-held"), 0);
+    // What came since, nobody has confirmed.
+    let mut by_hand = redis::pipe();
+    by_hand.atomic().cmd("DEL").arg("prod").ignore();
+    by_hand.cmd("RPUSH").arg("prod").arg("127.0.0.1:1").ignore();
+    by_hand.exec(&mut redis.connect(0)).unwrap();
+    other.wait_for_log("change-held list=prod");
+    // Nor does a command about something else.
+    desk.done(&["admit", "127.0.0.77", "--no-wait"]);
+    other.wait_for_lists("it has come", |it| it["gray"] == json!(["127.0.0.77"]));
+    assert_eq!(other.get("127.0.0.9", "/").text(), "pre");
+    assert_ne!(other.lists()["held"], json!([]));
 }
 
 #[test]

@@ -257,4 +257,13 @@ fn a_gateway_takes_what_was_confirmed_and_is_waited_for() {
     fs::write(&state, frozen).unwrap();
     desk.done(&["thaw"]);
     site.gateway.wait_served("127.0.0.7", "pre", DEADLINE);
+    // Whoever freezes what was just rolled back has it rolled back.
+    desk.done(&["rollback"]);
+    desk.done(&["freeze"]);
+    site.gateway.wait_served("127.0.0.7", "prod", DEADLINE);
+    site.gateway.wait_for_lists("they are frozen", kept);
+    site.gateway
+        .write_lists(&["127.0.0.7"], &[&site.pre], &[&site.prod]);
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(site.gateway.get("127.0.0.7", "/").text(), "prod");
 }

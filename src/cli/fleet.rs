@@ -239,10 +239,23 @@ fn table(look: &FleetLook) -> String {
 
 /// What a gateway finds of the releases that are under way there: `suspect`, `shop:worse`.
 fn findings(heard: &Heard) -> Option<(&str, String)> {
-    let verdicts = &heard.node.as_ref()?.verdicts;
-    let shown = verdicts.iter().map(|(service, it)| match &**service {
-        ServiceName::DEFAULT => it.finding.clone(),
-        service => format!("{service}:{}", it.finding),
+    let node = heard.node.as_ref()?;
+    let is_taken_back = |service: &str| match service {
+        ServiceName::DEFAULT => node.tripped.is_some(),
+        service => node
+            .services
+            .get(service)
+            .is_some_and(|it| it.tripped.is_some()),
+    };
+    let shown = node.verdicts.iter().map(|(service, it)| {
+        let found = match is_taken_back(service) {
+            true => "tripped",
+            false => &it.finding,
+        };
+        match &**service {
+            ServiceName::DEFAULT => found.to_owned(),
+            service => format!("{service}:{found}"),
+        }
     });
     let shown: Vec<String> = shown.collect();
     (!shown.is_empty()).then(|| (&*heard.name, shown.join(",")))

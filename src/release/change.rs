@@ -120,6 +120,8 @@ pub(crate) struct ListsChange {
     /// The digests by which gateways let in at once what their guard would hold, or what would have to
     /// settle.
     pub(crate) accept: Vec<Digest>,
+    /// The same where gateways would hold some of it otherwise, so that somebody has confirmed it.
+    pub(crate) confirmed: Vec<Digest>,
     /// The digests of the lists before and after.
     pub(crate) before: Digest,
     pub(crate) after: Digest,
@@ -217,7 +219,10 @@ fn has_same_servers(lists: &Lists) -> bool {
 fn freeze(work: &Work<'_>) -> WantedChange {
     let Drawn { by, at, reason, .. } = work.drawn;
     let mut state = work.found.state.clone();
-    let frozen = json!({ "by": by, "at": at, "reason": reason });
+    // Gateways that have not got these lists yet take them, and no more.
+    let lists = work.lists.digest.of_service(&work.terms.service);
+    let lists = lists.to_string();
+    let frozen = json!({ "by": by, "at": at, "reason": reason, "lists": lists });
     state.insert(FROZEN.to_owned(), frozen);
     let owner = work.terms.gray_of.iter();
     let of_owner = |it| format!("gray is the list of {it}, and is frozen by --service {it} alone");
@@ -297,6 +302,10 @@ fn judged(work: Work<'_>, wanted: WantedChange) -> ListsChange {
         false => Lists::new(2, parsed(after.as_ref(), salt, terms)),
     };
     let (objections, accept) = held(terms, (&old, &new), *now);
+    let confirmed = match objections.is_empty() {
+        true => Vec::new(),
+        false => accept.clone(),
+    };
     let (mut difference, undo) = compared(found, &wanted, &after);
     let state = with_sets(wanted.state, found, &wanted.edits, &after);
     let turn = turn(&found.state, state.as_ref());
@@ -311,6 +320,7 @@ fn judged(work: Work<'_>, wanted: WantedChange) -> ListsChange {
         notes: wanted.notes,
         asks: wanted.asks.into_iter().chain(objections).collect(),
         accept,
+        confirmed,
         before: old.digest,
         after: new.digest,
         undo,

@@ -42,6 +42,8 @@ pub(crate) struct ChangeRecord {
     /// The digests of the lists before and after.
     pub(crate) before: String,
     pub(crate) after: String,
+    /// The digests that were confirmed with it, for gateways that find it later.
+    pub(crate) confirmed: Vec<String>,
     /// What undoes it lies beside the history.
     pub(crate) is_aside: bool,
     /// What undoes it, as far as that is kept.
@@ -225,6 +227,9 @@ impl ChangeRecord {
         if let Some(reason) = &self.reason {
             fields.push(("reason", reason.clone()));
         }
+        if !self.confirmed.is_empty() {
+            fields.push(("confirmed", self.confirmed.join(" ")));
+        }
         match (&self.undo, self.is_aside) {
             (_, true) => fields.push(("undo", "aside".to_owned())),
             (Some(before), false) => fields.push(("undo", before.to_json().to_string())),
@@ -257,6 +262,10 @@ impl ChangeRecord {
             difference: lines.filter_map(Value::as_str).map(plain).collect(),
             before: word("before"),
             after: word("after"),
+            confirmed: word("confirmed")
+                .split_ascii_whitespace()
+                .map(str::to_owned)
+                .collect(),
             is_aside: undo == "aside",
             undo: value.and_then(|it| Before::of_json(&it)),
         })
@@ -315,6 +324,7 @@ mod tests {
             difference: vec!["- gray 10.0.0.1".to_owned(), "+ gray *".to_owned()],
             before: "00000000000000aa".to_owned(),
             after: "00000000000000bb".to_owned(),
+            confirmed: vec!["00000000000000cc".to_owned(), "00000000000000bb".to_owned()],
             is_aside: false,
             undo: Some(Before {
                 lists,

@@ -415,10 +415,12 @@ impl Leader {
                 if let Some(it) = look.heard.iter().find(lacks_one) {
                     return Some(format!("not all servers of pre are up at {}", it.name));
                 }
-                let mut others = look.without(&digest);
-                others
-                    .next()
-                    .map(|it| format!("{it} does not hold the lists"))
+                if let Some(it) = look.without(&digest).next() {
+                    return Some(format!("{it} does not hold the lists"));
+                }
+                // It may be cut off, and serve by what it has.
+                let silent = look.silent.first();
+                silent.map(|it| format!("{} is not heard from", it.name))
             }
             Err(why) => Some(format!("what the gateways hold is not known: {why}")),
         }

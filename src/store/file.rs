@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::format::{FileError, parse_services, read};
-use super::reading::{NO_STATE, is_state};
+use super::reading::{FrozenLists, NO_STATE, is_state};
 use super::{Cause, Feed, Mode, ReleaseReading, ServiceReading, StoredText};
 use crate::config::{ServiceSettings, VerdictMode};
 use crate::lists::ServiceName;
@@ -167,8 +167,8 @@ impl ReleaseFiles {
     }
 
     /// Which of them are frozen.
-    fn frozen(&self) -> Vec<bool> {
-        self.known.iter().map(|(_, it)| it.is_frozen()).collect()
+    fn frozen(&self) -> Vec<Option<FrozenLists>> {
+        self.known.iter().map(|(_, it)| it.frozen()).collect()
     }
 
     /// Adds what is known to what was read of the lists.
@@ -176,7 +176,7 @@ impl ReleaseFiles {
         for reading in readings {
             let known = self.known.iter().find(|(it, _)| *it == reading.service);
             reading.release = known.map(|(_, it)| it.clone());
-            reading.is_frozen = known.is_some_and(|(_, it)| it.is_frozen());
+            reading.frozen = known.and_then(|(_, it)| it.frozen());
         }
     }
 }

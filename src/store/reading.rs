@@ -35,7 +35,15 @@ pub(crate) struct ServiceReading {
     /// The digests of lists, as a whole, that somebody has just written by a command: all of them come in.
     pub meant: Vec<String>,
     /// Somebody has frozen its lists: what is in force stays.
-    pub is_frozen: bool,
+    pub frozen: Option<FrozenLists>,
+}
+
+/// That the lists of a service are frozen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct FrozenLists {
+    /// The digest of those that are to stay, as that service has it: whoever has others yet takes these, and
+    /// no more. Nothing where that was not said.
+    pub digest: Option<String>,
 }
 
 /// A text in a store.
@@ -62,13 +70,17 @@ pub(crate) struct ReleaseReading {
 }
 
 impl ReleaseReading {
-    /// Somebody has frozen the lists: no others come into force.
-    pub(crate) fn is_frozen(&self) -> bool {
+    /// Whether somebody has frozen the lists: no others come into force.
+    pub(crate) fn frozen(&self) -> Option<FrozenLists> {
         let StoredText::Text(text) = &self.state else {
-            return false;
+            return None;
         };
-        let state: Result<serde_json::Value, _> = serde_json::from_slice(text);
-        state.is_ok_and(|it| it["frozen"].is_object())
+        let state: serde_json::Value = serde_json::from_slice(text).ok()?;
+        let frozen = state["frozen"].as_object()?;
+        let digest = frozen.get("lists").and_then(|it| it.as_str());
+        Some(FrozenLists {
+            digest: digest.map(str::to_owned),
+        })
     }
 }
 
@@ -107,7 +119,7 @@ impl ServiceReading {
             release: None,
             accepted: Vec::new(),
             meant: Vec::new(),
-            is_frozen: false,
+            frozen: None,
         }
     }
 }

@@ -13,6 +13,7 @@ mod extras;
 mod info;
 mod keyring;
 mod keys;
+mod last_change;
 pub(crate) mod link;
 mod once;
 mod open_slot;

@@ -38,14 +38,9 @@ pub(super) fn promote(work: &Work<'_>, swap: bool, force: bool) -> Result<Wanted
             wanted.notes.push(note);
         }
     }
-    if wanted.edits.gray != Edit::None && !work.terms.shared_by.is_empty() {
-        let others: Vec<String> = work
-            .terms
-            .shared_by
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        let others = others.join(", ");
+    if wanted.edits.gray != Edit::None
+        && let Some(others) = others_of_gray(work)
+    {
         let ask = format!("gray is emptied for {others} as well");
         wanted.asks.push(ask);
     }
@@ -53,4 +48,11 @@ pub(super) fn promote(work: &Work<'_>, swap: bool, force: bool) -> Result<Wanted
     without_release(&mut state);
     wanted.state = Some(state);
     Ok(wanted)
+}
+
+/// The services that have the gray list of this one, in words.
+pub(super) fn others_of_gray(work: &Work<'_>) -> Option<String> {
+    let others = work.terms.shared_by.iter().map(ToString::to_string);
+    let others: Vec<String> = others.collect();
+    (!others.is_empty()).then(|| others.join(", "))
 }

@@ -164,6 +164,12 @@ fn start(
     };
     state.insert(ROLLOUT.to_owned(), rollout.to_json());
     wanted.state = Some(state);
+    if plan.promotes
+        && let Some(others) = promote::others_of_gray(work)
+    {
+        let note = format!("with the promotion at its end, gray is emptied for {others} as well");
+        wanted.notes.push(note);
+    }
     wanted
         .more
         .push(format!("+ rollout {}", step_in_words(&rollout)));

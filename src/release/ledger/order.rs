@@ -61,6 +61,7 @@ impl Order {
             difference: change.difference.clone(),
             before: change.before.to_string(),
             after: change.after.to_string(),
+            confirmed: change.confirmed.iter().map(ToString::to_string).collect(),
             is_aside: false,
             undo: Some(change.undo.clone()),
         }

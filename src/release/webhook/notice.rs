@@ -120,7 +120,7 @@ impl ReleaseNotice {
 
     /// The release was rolled back.
     pub(crate) fn rolled_back(service: &ServiceName) -> Self {
-        let sentence = "the release was rolled back: nobody gets pre";
+        let sentence = "the release was rolled back";
         Self::new(NoticeKind::RolledBack, service, sentence)
     }
 

@@ -87,6 +87,18 @@ pub(in crate::store) fn parse(reading: Reading, peer_port: u16, salt: &[u8]) -> 
     reading.map_each(|it| it.map(gray), |it| it.map(peers))
 }
 
+/// The digest of what was read, as a whole, if all of it can be read.
+pub(in crate::store) fn digest_of(read: &ParsedReading) -> Option<Digest> {
+    match read {
+        ByList {
+            gray: Ok(gray),
+            pre: Ok(pre),
+            prod: Ok(prod),
+        } => Some(Lists::digest_of(gray, pre, prod)),
+        _ => None,
+    }
+}
+
 /// Lists that wait for others to settle.
 type Withheld = ByList<Option<Arc<GrayList>>, Option<Arc<PeerList>>>;
 
@@ -241,16 +253,8 @@ impl Door {
     /// True where these lists, as a whole, are what somebody wanted to have.
     fn are_meant(&mut self, read: &ParsedReading) -> bool {
         let meant = std::mem::take(&mut self.meant);
-        let ByList {
-            gray: Ok(gray),
-            pre: Ok(pre),
-            prod: Ok(prod),
-        } = read
-        else {
-            return false;
-        };
-        let digest = || Lists::digest_of(gray, pre, prod).of_service(&self.service);
-        !meant.is_empty() && meant.contains(&digest().to_string())
+        let is_meant = |it: Digest| meant.contains(&it.of_service(&self.service).to_string());
+        !meant.is_empty() && digest_of(read).is_some_and(is_meant)
     }
 
     /// The rules for `gray` and for `prod`: none for what was accepted in advance, and nothing waits then.
@@ -264,13 +268,16 @@ impl Door {
         if accepted.is_empty() && !are_meant {
             return [rules, rules];
         }
-        let is_accepted = |digest: Digest| {
+        let is_accepted = |digest: Digest, held: Option<HeldChange>| {
+            // What is held came before the command, which has said nothing of it.
+            let is_held = held.is_some_and(|it| it.digest == digest);
             let digest = digest.of_service(&self.service).to_string();
-            are_meant || accepted.contains(&digest)
+            are_meant && !is_held || accepted.contains(&digest)
         };
-        let gray = read.gray.as_ref().is_ok_and(|it| is_accepted(it.digest()));
-        let prod = read.prod.as_ref();
-        let prod = prod.is_ok_and(|it| is_accepted(it.digest(ListName::Prod)));
+        let (gray, prod) = (read.gray.as_ref(), read.prod.as_ref());
+        let gray = gray.is_ok_and(|it| is_accepted(it.digest(), self.gray.held()));
+        let of_prod = |it: &Arc<PeerList>| it.digest(ListName::Prod);
+        let prod = prod.is_ok_and(|it| is_accepted(of_prod(it), self.prod.held()));
         if gray {
             self.gray = Gate::default();
         }

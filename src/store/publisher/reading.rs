@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::intake::{Intakes, ListTerms, TermsByService};
 use super::{Publisher, ReadReleases};
-use crate::lists::{ByList, GrayList, Lists, ServiceName, SharedLists};
-use crate::store::gate::door::{self, Awaited, ParsedReading};
+use crate::lists::{ByList, Digest, GrayList, Lists, ServiceName, SharedLists};
+use crate::store::gate::door::{self, Awaited, ParsedReading, digest_of};
 use crate::store::gate::guard::Timestamp;
-use crate::store::reading::EmptyFor;
+use crate::store::reading::{EmptyFor, FrozenLists};
 use crate::store::{Cause, Fault, ReleaseReading, SeenLists, ServiceReading};
 
 /// A [`ServiceReading`] as lists.
@@ -25,7 +25,7 @@ pub(super) struct ParsedService {
     /// What was read of its release.
     pub(super) release: Option<ReleaseReading>,
     /// Somebody has frozen its lists.
-    pub(super) is_frozen: bool,
+    pub(super) frozen: Option<FrozenLists>,
     /// The digests of changes that were accepted in advance.
     pub(super) accepted: Vec<String>,
     /// Those of lists, as a whole, that a command has just written.
@@ -190,7 +190,14 @@ impl Publisher {
             salt = Some(gray.salt().clone());
         }
         // A gateway that has nothing yet takes what there is.
-        if read.is_frozen && current.are_read() {
+        let frozen = read.frozen.filter(|_| current.are_read());
+        let are_those = |digest: Digest| {
+            let those = frozen.as_ref().and_then(|it| it.digest.as_ref());
+            those.is_some_and(|it| digest.of_service(service).to_string() == *it)
+        };
+        // Where others are in force than those that are to stay, these come in as ever, and then no more.
+        let come = !are_those(current.digest) && digest_of(&read.lists).is_some_and(are_those);
+        if frozen.is_some() && !come {
             if owner.is_none() {
                 read.lists.gray = Err(Fault::Frozen);
             }
@@ -201,6 +208,9 @@ impl Publisher {
         intake.door.accept_in_advance(read.accepted, read.meant);
         let (lists, seen) = (read.lists, (read.empty_for, read.asked));
         let mut new = intake.door.judge(&current, lists, seen, now);
+        if come && are_those(Lists::digest_of(&new.gray, &new.pre, &new.prod)) {
+            intake.door.keep_all(Fault::Frozen);
+        }
         if let Some(salt) = salt
             && intake.door.holds_gray()
         {
@@ -255,7 +265,7 @@ fn parse(reading: ServiceReading, terms: &ListTerms) -> ParsedService {
         empty_for: reading.empty_for,
         asked: reading.asked,
         gray_of: reading.gray_of,
-        is_frozen: reading.is_frozen,
+        frozen: reading.frozen,
         release: reading.release,
         accepted: reading.accepted,
         meant: reading.meant,

@@ -65,6 +65,7 @@ use super::changes::{AnnouncedChanges, Subscription, SubscriptionNews, Way, WayC
 use super::errors::{io_error, is_too_long};
 use super::extras::Extras;
 use super::keyring::{KeyOf, KeyPart, Keyring};
+use super::last_change::LastChange;
 use super::link::Link;
 use super::open_slot::OpenSlot;
 use super::origin::TakenFrom;
@@ -79,6 +80,7 @@ use super::{cluster, proxies};
 use crate::config::{self, ServiceKeys};
 use crate::error::StoreFindingKind;
 use crate::lists::ByList;
+use crate::store::reading::FrozenLists;
 use crate::store::{Cause, Fault, Feed, ReleaseReading, heavy};
 
 /// Time between two attempts to connect: from, to (doubling), and up to half of it more by chance.
@@ -146,6 +148,7 @@ impl WatcherStart {
             finder: self.finder,
             chooser: WayChooser::default(),
             accept_key: AcceptKey::default(),
+            last_change: LastChange::default(),
             rights: Rights::default(),
             extras: Extras::default(),
             are_deaf: HashSet::new(),
@@ -193,6 +196,7 @@ struct Watcher {
     finder: Finder,
     chooser: WayChooser,
     accept_key: AcceptKey,
+    last_change: LastChange,
     rights: Rights,
     extras: Extras,
     /// Of which keys it was logged that their changes are not announced.
@@ -252,7 +256,7 @@ struct KnownService {
     /// What was last told of its release.
     release: Option<ReleaseReading>,
     /// Somebody has frozen its lists.
-    is_frozen: bool,
+    frozen: Option<FrozenLists>,
     /// Whose data its lists were taken from.
     taken: TakenFrom,
     /// It had none of its lists when it was last read, since the server has other data: they are kept.

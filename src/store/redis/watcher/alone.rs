@@ -145,6 +145,6 @@ impl Watcher {
         let is_known = read.state != StoredText::Unknown;
         has_gone(&before.tripped, &read.tripped)
             || has_gone(&before.state, &read.state)
-            || is_known && read.is_frozen() != known.is_frozen
+            || is_known && read.frozen() != known.frozen
     }
 }

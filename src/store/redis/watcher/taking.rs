@@ -1,12 +1,13 @@
 //! What was read, on its way to the publisher.
 
 use std::collections::BTreeSet;
+use std::hash::BuildHasher as _;
 use std::time::{Duration, Instant};
 
 use redis::RedisResult;
 
 use super::{KnownService, Server, Watcher};
-use crate::lists::{ByList, ListName};
+use crate::lists::{ByList, ListName, ServiceName};
 use crate::store::reading::content;
 use crate::store::redis::changes::Way;
 use crate::store::redis::extras::ExtraReply;
@@ -49,7 +50,7 @@ impl Watcher {
         for (service, release) in &releases {
             // What cannot be read at the moment is as it was.
             if release.state != StoredText::Unknown {
-                self.known[*service].is_frozen = release.is_frozen();
+                self.known[*service].frozen = release.frozen();
             }
         }
         let parts = answers.iter().flat_map(KeysReply::parts);
@@ -58,8 +59,8 @@ impl Watcher {
             let print = part.fingerprint(salt, &self.hasher);
             // The same lists come in, or do not.
             let known = &self.known[part.service];
-            let is_kept = u64::from(known.is_frozen) + 2 * u64::from(known.is_lost);
-            (part, print.wrapping_add(is_kept))
+            let kept = self.hasher.hash_one((&known.frozen, known.is_lost));
+            (part, print.wrapping_add(kept))
         });
         let parts: Vec<_> = parts.collect();
         // Nobody waits for lists who has to know of a release that was taken back.
@@ -155,7 +156,7 @@ impl Watcher {
             asked: Some(look.began),
             accepted: Vec::new(),
             meant: Vec::new(),
-            is_frozen: self.known[service].is_frozen,
+            frozen: self.known[service].frozen.clone(),
             release,
         });
         Ok(())
@@ -238,7 +239,8 @@ impl Watcher {
     }
 
     /// Lets in held changes that the accept key names. Of the others it is said that they are held: a verb
-    /// confirms with the change what it makes, which is nobody's trouble then.
+    /// confirms with the change what it makes, which is nobody's trouble then; and it says so in the history,
+    /// for gateways that were away.
     pub(super) fn accept_by_key(&mut self, reader: &mut Link) -> RedisResult<()> {
         let read = match self.feed.holds() {
             true => self.accept_key.read(reader, &self.settings),
@@ -247,8 +249,30 @@ impl Watcher {
         for digest in read.iter().flatten() {
             self.feed.accept(digest);
         }
+        let confirmed = read.and_then(|_| self.confirmed_before(reader));
+        for digest in confirmed.iter().flatten() {
+            self.feed.accept(digest);
+        }
         self.feed.tell_held();
-        read.map(drop)
+        confirmed.map(drop)
+    }
+
+    /// What the histories say of the services of which something is held still.
+    fn confirmed_before(&mut self, reader: &mut Link) -> RedisResult<Vec<String>> {
+        let mut confirmed = Vec::new();
+        if !self.feed.holds() {
+            return Ok(confirmed);
+        }
+        let status = self.feed.status();
+        let holding: BTreeSet<&ServiceName> = status.held().map(|(service, _)| service).collect();
+        let services = self.keyring.services().iter();
+        for keys in services.filter(|it| holding.contains(&it.service)) {
+            if let Some(history) = &keys.history {
+                let settings = &self.settings;
+                confirmed.extend(self.last_change.confirmed(reader, settings, history)?);
+            }
+        }
+        Ok(confirmed)
     }
 
     /// A change that comes just before a check, or with it, is announced a moment later.
