@@ -11,7 +11,7 @@ use std::ops::Deref;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::Child;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 use support::{Commands, DEADLINE, FileSite, Gateway, Setup};
@@ -224,6 +224,27 @@ fn two_at_once_are_both_in_and_whoever_is_killed_has_done_all_or_nothing() {
     for (later, earlier) in all.iter().zip(&all[1..]) {
         assert_eq!(later["before"], earlier["after"], "nothing by hand");
     }
+}
+
+#[test]
+fn what_was_confirmed_before_the_clock_was_set_back_lets_nothing_in() {
+    let site = FileSite::with(&["127.0.0.5"], |it| it);
+    let desk = Desk::beside(&site.gateway);
+    let (lists, accept) = (
+        site.gateway.path("lists"),
+        site.gateway.path("lists.accept"),
+    );
+    desk.done(&["promote", "--yes", "--wait"]);
+    let (promoted, accepted) = (fs::read(&lists).unwrap(), fs::read(&accept).unwrap());
+    desk.done(&["undo", "--yes", "--wait"]);
+    fs::write(&accept, accepted).unwrap();
+    let file = fs::File::options().write(true).open(&accept).unwrap();
+    let modified = SystemTime::now() + Duration::from_secs(3600);
+    file.set_modified(modified).unwrap();
+    fs::write(&lists, promoted).unwrap();
+    let is_held = |it: &Value| it["held"][0]["list"] == "prod";
+    site.gateway.wait_for_lists("prod is held", is_held);
+    assert_eq!(site.gateway.get("127.0.0.9", "/").text(), "prod");
 }
 
 #[test]

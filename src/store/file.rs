@@ -189,10 +189,15 @@ const ACCEPTED_FOR: Duration = Duration::from_secs(60);
 fn accepted(path: &Path) -> Vec<String> {
     let path = beside(path, &ServiceName::default(), "accept");
     let is_new = |metadata: &Metadata| {
-        let age = metadata.modified().ok().and_then(|it| it.elapsed().ok());
+        // The clock of a file server may be ahead a little. Where this one was set back, the file may be of
+        // whenever.
+        let age = metadata.modified().map(|it| match it.elapsed() {
+            Ok(age) => age,
+            Err(ahead) => ahead.duration(),
+        });
         metadata.is_file()
             && metadata.len() <= LONGEST_TEXT
-            && age.is_none_or(|it| it < ACCEPTED_FOR)
+            && age.is_ok_and(|it| it < ACCEPTED_FOR)
     };
     let text = match fs::metadata(&path) {
         Ok(metadata) if is_new(&metadata) => fs::read_to_string(&path).unwrap_or_default(),
