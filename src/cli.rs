@@ -11,6 +11,7 @@ mod arguments;
 mod asked;
 mod check;
 mod config;
+mod confirmation;
 mod curl;
 mod demo;
 mod dispatch;

@@ -994,6 +994,34 @@ fn a_change_whose_reply_was_lost_is_told_as_any_other() {
 }
 
 #[test]
+fn a_promotion_is_checked_again_where_others_have_changed_the_lists_meanwhile() {
+    let site = Site::with(|it| it.set("redis.heartbeat", "10s").set("redis.node", "gw-a"));
+    let redis = &site.redis;
+    let prod = list(redis, "prod");
+    let relay = Relay::to(redis.address());
+    let url = format!("redis://{}/0", relay.address());
+    let desk = Desk::with(Setup::new().redis(url));
+    wait_until("nothing speaks against it", DEADLINE, || {
+        let tried = desk.run(&["promote", "--yes", "--dry-run"]);
+        tried.status.success()
+    });
+    // It does not get the other version.
+    site.gateway.signal(Signal::SIGSTOP);
+    relay.keep_back("$7\r\npromote\r\n");
+    let promotion = desk.spawn(&["promote", "--yes"]);
+    wait_until("all was checked", DEADLINE, || relay.keeps_back());
+    redis.push("pre", &[&"127.0.2.9"]);
+    relay.pass_on();
+    let output = promotion.wait_with_output().unwrap();
+    let why = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{why}");
+    let lacks = "not promoted: 1 of 1 gateways do not hold the lists: gw-a";
+    assert!(why.contains(lacks), "{why}");
+    assert_eq!(list(redis, "prod"), prod);
+    site.gateway.signal(Signal::SIGCONT);
+}
+
+#[test]
 fn a_server_that_does_not_answer_is_waited_for_once() {
     let redis = Redis::start();
     redis.push("prod", &[&"127.0.2.2"]);

@@ -16,7 +16,7 @@ use crate::cli::verbs;
 use crate::config::{Config, Store};
 use crate::fleet::nodes::{FleetLook, Heard, Nodes, Silent};
 use crate::fleet::release::PeersUp;
-use crate::lists::{PoolName, ServiceName};
+use crate::lists::{Digest, PoolName, ServiceName};
 use crate::release::change::{ListsChange, Verb};
 
 /// Time for one look at all gateways.
@@ -46,13 +46,15 @@ const NAMED: usize = 5;
 /// One line: what speaks against it, or why nothing was changed.
 pub(crate) fn promote(flags: &VerbFlags, swap: bool, force: bool) -> Result<Report, String> {
     let service = verbs::of(flags)?;
-    // What speaks against it is looked at once: whoever is asked meanwhile knows it.
-    let mut checked = None;
+    // What speaks against it is looked at once, of the same lists: whoever is asked meanwhile knows it.
+    let mut checked: Option<(Digest, Vec<String>)> = None;
     let mut check = |config: &Config, change: &ListsChange| {
-        if checked.is_none() {
-            checked = Some(objections(flags, config, &service, change, force)?);
+        if let Some((_, notes)) = checked.as_ref().filter(|(of, _)| *of == change.before) {
+            return Ok(notes.clone());
         }
-        Ok(checked.clone().unwrap_or_default())
+        let notes = objections(flags, config, &service, change, force)?;
+        checked = Some((change.before, notes.clone()));
+        Ok(notes)
     };
     verbs::perform_checked(flags, Verb::Promote { swap, force }, &mut check)
 }

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::cli::admin_client::AdminClient;
 use crate::cli::arguments::VerbFlags;
+use crate::cli::confirmation::Confirmation;
 use crate::cli::fleet_wait::{self, AwaitedState};
 use crate::cli::lists::named;
 use crate::cli::notify::{self, Telling};
@@ -57,18 +58,15 @@ pub(crate) fn perform_checked(
     };
     let order = Order::new(verb, plain(&by), flags.reason.clone());
     let mut notes = Vec::new();
-    let mut confirmed: Option<Vec<String>> = None;
+    let mut confirmation = Confirmation::default();
     let mut hear = |change: &ListsChange| {
         notes = check(&config, change)?;
         if flags.dry_run {
             return Ok(Consent::No);
         }
-        // Nobody is asked twice for the same.
-        let is_new = confirmed.as_ref() != Some(&change.asks);
-        if !change.asks.is_empty() && is_new && !flags.yes && !ask(change)? {
+        if !flags.yes && !confirmation.is_given(change, &mut ask)? {
             return Err("not done".to_owned());
         }
-        confirmed = Some(change.asks.clone());
         Ok(Consent::Yes)
     };
     let mut done = ledger.perform(&order, &mut hear)?;
@@ -115,12 +113,16 @@ pub(super) fn whoever() -> String {
 ///
 /// # Errors
 /// Nobody is there who could be asked.
-fn ask(change: &ListsChange) -> Result<bool, String> {
+fn ask(change: &ListsChange, is_again: bool) -> Result<bool, String> {
     let why = change.asks.join("; ");
     if !io::stdin().is_terminal() {
         return Err(format!("not done: {why}; --yes says that this is meant"));
     }
-    let mut text = lines(change);
+    let mut text = match is_again {
+        true => "Others have changed the lists meanwhile. Now it is:\n".to_owned(),
+        false => String::new(),
+    };
+    text.push_str(&lines(change));
     // Writing to a String cannot fail.
     let _ = write!(text, "{why}. Is this meant? [y/N] ");
     let _ = io::stderr().write_all(text.as_bytes());

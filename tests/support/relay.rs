@@ -14,6 +14,14 @@ pub(crate) struct Relay {
     connections: Arc<Mutex<Vec<Arc<Connection>>>>,
     is_cut: Arc<AtomicBool>,
     lost: Arc<Mutex<Option<&'static str>>>,
+    kept: Arc<Mutex<KeptBack>>,
+}
+
+/// See [`Relay::keep_back`].
+#[derive(Debug, Default)]
+struct KeptBack {
+    text: Option<&'static str>,
+    is_waiting: bool,
 }
 
 /// What a client sends, and what is passed on instead.
@@ -29,6 +37,7 @@ struct Connection {
     rewriting: Option<Rewriting>,
     /// Shared by all: see [`Relay::lose_reply_to`].
     lost: Arc<Mutex<Option<&'static str>>>,
+    kept: Arc<Mutex<KeptBack>>,
     streams: [TcpStream; 2],
 }
 
@@ -56,6 +65,8 @@ impl Relay {
         let lost: Arc<Mutex<Option<&str>>> = Arc::default();
         let (all, refuses) = (Arc::clone(&connections), Arc::clone(&is_cut));
         let lost_here = Arc::clone(&lost);
+        let kept: Arc<Mutex<KeptBack>> = Arc::default();
+        let kept_here = Arc::clone(&kept);
         std::thread::spawn(move || {
             for client in listener.incoming() {
                 let (Ok(client), Ok(server)) = (client, TcpStream::connect(target)) else {
@@ -70,6 +81,7 @@ impl Relay {
                     delay: AtomicU64::new(0),
                     rewriting,
                     lost: Arc::clone(&lost_here),
+                    kept: Arc::clone(&kept_here),
                     streams: [client, server],
                 });
                 all.lock()
@@ -86,12 +98,31 @@ impl Relay {
             connections,
             is_cut,
             lost,
+            kept,
         }
     }
 
     /// What the server replies to the next client that sends `text` never comes: its connection ends.
     pub(crate) fn lose_reply_to(&self, text: &'static str) {
         *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+    }
+
+    /// What the next client sends with `text` in it waits here until [`Relay::pass_on`].
+    pub(crate) fn keep_back(&self, text: &'static str) {
+        let text = Some(text);
+        let is_waiting = false;
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = KeptBack { text, is_waiting };
+    }
+
+    /// It waits here.
+    pub(crate) fn keeps_back(&self) -> bool {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.is_waiting
+    }
+
+    /// What waits here goes on.
+    pub(crate) fn pass_on(&self) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = KeptBack::default();
     }
 
     /// Ends all connections, and those that are made from now on; or passes bytes on again.
@@ -150,6 +181,18 @@ impl Connection {
         text.is_some()
     }
 
+    /// Waits for as long as what was sent is kept back, if it is.
+    fn wait_to_pass_on(&self) {
+        let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept().text.take_if(|text| self.has_sent(text)).is_none() {
+            return;
+        }
+        kept().is_waiting = true;
+        while kept().is_waiting {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     fn pump(&self, from: usize) {
         let mut bytes = [0; 4096];
         let (mut source, mut sink) = (&self.streams[from], &self.streams[1 - from]);
@@ -160,6 +203,8 @@ impl Connection {
             if from == 0 {
                 let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
                 sent.extend_from_slice(&bytes[..count]);
+                drop(sent);
+                self.wait_to_pass_on();
             }
             if from == 1 && self.loses_reply() {
                 self.streams
