@@ -1022,6 +1022,32 @@ fn a_promotion_is_checked_again_where_others_have_changed_the_lists_meanwhile() 
 }
 
 #[test]
+fn a_text_that_is_too_long_for_the_state_of_a_release_is_refused() {
+    let redis = Redis::start();
+    redis.push("prod", &[&"127.0.2.2"]);
+    let desk = Desk::of(&redis);
+    for (option, most) in [("--reason", 1000), ("--by", 200)] {
+        let why = desk.refused(&["freeze", option, &"é".repeat(most + 1)]);
+        let said = format!(
+            "{option} has {} characters, which are more than {most}\n",
+            most + 1
+        );
+        assert!(why.ends_with(&said), "{why}");
+        assert_eq!(why.lines().count(), 1, "{why}");
+    }
+    assert_eq!(text(&redis, "graygate:release"), None);
+    let (reason, by) = ("é".repeat(1000), "é".repeat(200));
+    desk.done(&["freeze", "--reason", &reason, "--by", &by]);
+    desk.done(&["thaw"]);
+    // What others have put there leaves no room.
+    let state = format!("{{\"others\":\"{}\"}}", "x".repeat(65_500));
+    redis.cli(&["SET", "graygate:release", &state]);
+    let why = desk.refused(&["freeze"]);
+    assert!(why.contains("gateways read none above 65536"), "{why}");
+    assert_eq!(text(&redis, "graygate:release"), Some(state));
+}
+
+#[test]
 fn a_server_that_does_not_answer_is_waited_for_once() {
     let redis = Redis::start();
     redis.push("prod", &[&"127.0.2.2"]);

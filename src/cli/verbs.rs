@@ -50,6 +50,8 @@ pub(crate) fn perform_checked(
     check: Objections<'_>,
 ) -> Result<Report, String> {
     let config = run::load(&flags.config)?;
+    is_short_enough("--reason", flags.reason.as_deref(), LONGEST_REASON)?;
+    is_short_enough("--by", flags.by.as_deref(), LONGEST_NAME)?;
     let service = of(flags)?;
     let mut ledger = Ledger::of(&config, &service)?;
     let by = match &flags.by {
@@ -87,6 +89,21 @@ pub(crate) fn perform_checked(
 }
 
 /// The service that is meant.
+/// The longest reason, in characters: it is in the state of the release, which gateways read up to a size.
+const LONGEST_REASON: usize = 1000;
+
+/// The longest name of somebody, in characters.
+const LONGEST_NAME: usize = 200;
+
+fn is_short_enough(option: &str, text: Option<&str>, most: usize) -> Result<(), String> {
+    match text.map(|it| it.chars().count()) {
+        Some(count) if count > most => Err(format!(
+            "not done: {option} has {count} characters, which are more than {most}"
+        )),
+        _ => Ok(()),
+    }
+}
+
 pub(super) fn of(flags: &VerbFlags) -> Result<ServiceName, String> {
     let service = flags.service.as_deref().map(named).transpose()?;
     Ok(service.unwrap_or_default())

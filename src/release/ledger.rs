@@ -15,10 +15,13 @@ mod redis;
 
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
 use crate::config::{Config, ServiceSettings, Store};
 use crate::lists::ServiceName;
 use crate::release::change::ServiceTerms;
 use crate::release::history::ChangeRecord;
+use crate::release::state::readable;
 
 pub(crate) use self::account::{NotNoted, Noting, SeenAccount};
 use self::file::FileLedger;
@@ -87,10 +90,22 @@ impl<'a> Ledger<'a> {
     /// # Errors
     /// One line: why that could not be done; or it is not known whether it was.
     pub(crate) fn tend(&mut self, tend: Tend<'_>) -> Result<bool, String> {
-        match self {
-            Self::Redis(it) => it.tend(tend),
-            Self::File(it) => it.tend(tend),
-        }
+        let mut refusal = None;
+        let mut tend = |state: &Map<String, Value>| match tend(state) {
+            TendedState::Changed(next) => match readable(state, &next) {
+                Ok(()) => TendedState::Changed(next),
+                Err(why) => {
+                    refusal = Some(why);
+                    TendedState::Kept
+                }
+            },
+            tended => tended,
+        };
+        let is_written = match self {
+            Self::Redis(it) => it.tend(&mut tend),
+            Self::File(it) => it.tend(&mut tend),
+        }?;
+        refusal.map_or(Ok(is_written), Err)
     }
 
     /// Notes what was changed by hand, if the history does not end with what is there.

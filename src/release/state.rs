@@ -23,6 +23,29 @@ pub(crate) struct ReleaseState {
     pub(crate) rollout: Option<Rollout>,
 }
 
+/// The longest text of it that gateways read, in bytes.
+pub(crate) const LONGEST_STATE: usize = 64 << 10;
+
+/// Why a state is not written, if gateways would not read it: to them, nothing would be frozen or reset. One
+/// that they do not read anyway may become shorter.
+///
+/// # Errors
+/// One line.
+pub(crate) fn readable(
+    before: &Map<String, Value>,
+    next: &Map<String, Value>,
+) -> Result<(), String> {
+    let size = |it: &Map<String, Value>| json!(it).to_string().len();
+    let next = size(next);
+    match next > LONGEST_STATE && next > size(before) {
+        true => Err(format!(
+            "nothing was changed: the state of the release would have {next} bytes, and gateways read none \
+             above {LONGEST_STATE}"
+        )),
+        false => Ok(()),
+    }
+}
+
 /// Who has said that a version may be tried again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ResetNote {
@@ -200,6 +223,26 @@ fn sentence(value: &Value, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_state_that_gateways_do_not_read_may_get_shorter_and_no_longer() {
+        let with = |size: usize| {
+            let others = "x".repeat(size - json!({ "others": "" }).to_string().len());
+            Map::from_iter([("others".to_owned(), others.into())])
+        };
+        let most = LONGEST_STATE;
+        for (before, next, is_written) in [
+            (100, most, true),
+            (100, most + 1, false),
+            (most, most + 1, false),
+            (most + 9, most + 10, false),
+            (most + 9, most + 9, true),
+            (most + 9, most + 8, true),
+        ] {
+            let outcome = readable(&with(before), &with(next));
+            assert_eq!(outcome.is_ok(), is_written, "{before} {next}");
+        }
+    }
 
     #[test]
     fn a_trip_is_read_as_it_was_written_and_what_says_not_of_what_is_by_hand() {

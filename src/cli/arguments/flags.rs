@@ -41,10 +41,10 @@ pub(crate) struct VerbFlags {
     /// Of this service; without it, of `default`
     #[arg(long, value_name = "NAME")]
     pub(crate) service: Option<String>,
-    /// Why, for the history
+    /// Why, for the history; 1000 characters at most
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
-    /// Who, for the history; without it, the login name and the host
+    /// Who, for the history, in 200 characters at most; without it, the login name and the host
     #[arg(long, value_name = "NAME")]
     pub(crate) by: Option<String>,
     /// Wait until the gateways have it in force; on a terminal they are waited for without it

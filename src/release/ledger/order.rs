@@ -10,7 +10,7 @@ use crate::release::change::{
 use crate::release::history::ChangeRecord;
 use crate::release::ledger::account::record_by_hand;
 use crate::release::rollout::Renewal;
-use crate::release::state::now;
+use crate::release::state::{now, readable};
 
 /// What is to be done, and for whom.
 #[derive(Clone, Debug)]
@@ -132,6 +132,9 @@ pub(super) fn heard(
     let change = change::make(&order.verb, terms, found, &order.drawn)?;
     if change.is_none() {
         return Ok((change, Consent::No));
+    }
+    if let Some(state) = &change.state {
+        readable(&found.state, state)?;
     }
     let answer = hear(&change)?;
     Ok((change, answer))

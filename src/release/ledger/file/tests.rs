@@ -2,6 +2,9 @@ use std::cell::Cell;
 
 use super::*;
 use crate::release::change::Verb;
+use crate::release::state::LONGEST_STATE;
+use crate::store::StoredText;
+use crate::store::file::text_beside;
 
 const LISTS: &str = "[gray]\n[pre]\n127.0.0.1:2\n[prod]\n127.0.0.1:1\n";
 
@@ -57,4 +60,27 @@ fn no_number_is_given_twice_where_a_gateway_notes_something_while_somebody_think
     };
     let (outcome, asked) = performed(verb, note);
     assert_eq!((outcome.unwrap().number, asked), (Some(2), 2));
+}
+
+#[test]
+fn a_state_that_gateways_would_not_read_is_not_written() {
+    let long = |it: &FileLedger<'_>, size: usize| {
+        let state = json!({ "others": "x".repeat(size) });
+        fs::write(it.of_service(RELEASE), state.to_string()).unwrap();
+    };
+    let (outcome, _) = performed(Verb::Freeze, |it| long(it, LONGEST_STATE - 40));
+    let why = outcome.unwrap_err();
+    assert!(why.contains("gateways read none above 65536"), "{why}");
+}
+
+#[test]
+fn gateways_read_a_state_up_to_this_length() {
+    let folder = tempfile::tempdir().unwrap();
+    let lists = folder.path().join("lists");
+    for (size, is_read) in [(LONGEST_STATE, true), (LONGEST_STATE + 1, false)] {
+        let path = beside(&lists, &ServiceName::default(), RELEASE);
+        fs::write(path, "x".repeat(size)).unwrap();
+        let text = text_beside(&lists, &ServiceName::default(), RELEASE);
+        assert_eq!(matches!(text, StoredText::Text(_)), is_read);
+    }
 }
