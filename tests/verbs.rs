@@ -1048,6 +1048,19 @@ fn a_text_that_is_too_long_for_the_state_of_a_release_is_refused() {
 }
 
 #[test]
+fn a_number_that_nobody_has_given_is_none_and_changes_are_counted_on() {
+    let redis = Redis::start();
+    redis.push("prod", &[&"127.0.2.2"]);
+    let desk = Desk::of(&redis);
+    desk.done(&["admit", "10.0.0.1"]);
+    let by_hand = ["XADD", "graygate:history", "*", "n", "18446744073709551615"];
+    redis.cli(&by_hand);
+    let said = desk.json(&["admit", "10.0.0.2"]);
+    assert_eq!(said["number"], 2);
+    assert_eq!(desk.history().len(), 2);
+}
+
+#[test]
 fn a_server_that_does_not_answer_is_waited_for_once() {
     let redis = Redis::start();
     redis.push("prod", &[&"127.0.2.2"]);

@@ -18,6 +18,14 @@ pub(crate) const INLINE: usize = 16 * 1024;
 /// And beside the history up to this.
 pub(crate) const ASIDE: usize = 128 * 1024 * 1024;
 
+/// The last number: whatever reads JSON has these exactly.
+const LAST_NUMBER: u64 = 1 << 53;
+
+/// The number of a change that comes after the one of this number.
+pub(crate) fn next_number(last: u64) -> u64 {
+    last.saturating_add(1).min(LAST_NUMBER)
+}
+
 /// The verb of a change that was made without one.
 pub(crate) const UNATTRIBUTED: &str = "by-hand";
 
@@ -238,7 +246,8 @@ impl ChangeRecord {
         fields
     }
 
-    /// From the fields of an entry of a stream, which anybody may have written; `None` if it has no number.
+    /// From the fields of an entry of a stream, which anybody may have written; `None` if it has no number
+    /// that a change can have.
     pub(crate) fn of_fields(fields: &[(String, String)]) -> Option<Self> {
         let get = |name: &str| {
             let mut all = fields.iter();
@@ -252,7 +261,7 @@ impl ChangeRecord {
         let undo = get("undo").unwrap_or_default();
         let value: Option<Value> = serde_json::from_str(undo).ok();
         Some(Self {
-            number: get("n")?.parse().ok()?,
+            number: get("n")?.parse().ok().filter(|it| *it <= LAST_NUMBER)?,
             id: word("id"),
             at: word("at"),
             by: word("by"),
@@ -379,6 +388,12 @@ mod tests {
         for line in ["", "x", "[]", "{}", "{\"n\":\"x\"}", "7"] {
             assert_eq!(ChangeRecord::of_line(line), None, "{line}");
         }
+        for (number, is_one) in [(1 << 53, true), ((1 << 53) + 1, false), (u64::MAX, false)] {
+            let line = format!("{{\"n\":{number}}}");
+            assert_eq!(ChangeRecord::of_line(&line).is_some(), is_one, "{number}");
+            assert_eq!(next_number(number), 1 << 53);
+        }
+        assert_eq!(next_number(7), 8);
         let record = ChangeRecord {
             by: "\u{1b}[2Jx".to_owned(),
             difference: vec!["+ gray \u{7}".to_owned()],

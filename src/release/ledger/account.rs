@@ -3,7 +3,7 @@
 use crate::release::change::{
     FoundLists, ServiceTerms, Unattributed, unattributed, unattributed_by_sight,
 };
-use crate::release::history::{ChangeRecord, UNATTRIBUTED};
+use crate::release::history::{ChangeRecord, UNATTRIBUTED, next_number};
 use crate::release::state::now;
 use crate::store::SeenLists;
 
@@ -84,7 +84,7 @@ pub(super) fn by_hand_by_sight(
     account: &SeenAccount<'_>,
 ) -> Option<ChangeRecord> {
     let change = unattributed_by_sight(terms, found, (account.seen, account.noted))?;
-    let number = found.history.first().map_or(0, |it| it.number) + 1;
+    let number = next_number(found.history.first().map_or(0, |it| it.number));
     Some(record_by_hand(terms, number, change))
 }
 
@@ -99,7 +99,7 @@ pub(super) fn by_hand_until(
         return Err(noting);
     }
     let change = unattributed(terms, found, account.seen);
-    let number = last.map_or(0, |it| it.number) + 1;
+    let number = next_number(last.map_or(0, |it| it.number));
     let record = change.map(|it| record_by_hand(terms, number, it));
     record.ok_or(match last {
         Some(last) => Noting::Known(last.number),

@@ -24,7 +24,7 @@ use super::order::{Consent, Done, Hear, Order, Tend, TendedState, by_hand, heard
 use crate::config::{Config, ServiceSettings};
 use crate::lists::{ByList, Digest, ListName, ServiceName};
 use crate::release::change::{FoundList, FoundLists, ListsChange, ServiceTerms};
-use crate::release::history::{ChangeRecord, KEPT};
+use crate::release::history::{ChangeRecord, KEPT, next_number};
 use crate::release::replaced::{self, FileAccess};
 use crate::release::rollout::{add_renewal, is_under_way};
 use crate::store::Entries;
@@ -191,10 +191,10 @@ impl<'a> FileLedger<'a> {
         let mut notes = Vec::new();
         let mut records = Vec::new();
         let last = found.history.first();
-        let mut number = last.map_or(0, |it| it.number) + 1;
+        let mut number = next_number(last.map_or(0, |it| it.number));
         if let Some(record) = by_hand(last, &change, &self.terms) {
             records.push(record);
-            number += 1;
+            number = next_number(number);
         }
         let mut record = order.record(&change, &self.terms, number);
         if change.undo.to_json().to_string().len() > UNDO {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::release::change::{
     self, Drawn, FoundLists, ListsChange, ServiceTerms, Unattributed, Verb,
 };
-use crate::release::history::ChangeRecord;
+use crate::release::history::{ChangeRecord, next_number};
 use crate::release::ledger::account::record_by_hand;
 use crate::release::rollout::Renewal;
 use crate::release::state::{now, readable};
@@ -82,7 +82,7 @@ pub(super) fn by_hand(
             let line = format!("gray is that of {owner}, whose history says who has changed that");
             unseen.difference.push(line);
         }
-        record_by_hand(terms, last.number + 1, unseen)
+        record_by_hand(terms, next_number(last.number), unseen)
     })
 }
 

@@ -10,7 +10,7 @@ use super::stream::added;
 use super::{LedgerAttempt, RedisLedger};
 use crate::lists::ListName;
 use crate::release::change::{Edit, FoundLists, ListsChange};
-use crate::release::history::{ASIDE, INLINE};
+use crate::release::history::{ASIDE, INLINE, next_number};
 use crate::release::ledger::order::{Done, Order, by_hand};
 use crate::release::rollout::is_under_way;
 use crate::store::Entries;
@@ -184,10 +184,10 @@ impl RedisLedger<'_> {
         notes: &mut Vec<String>,
     ) -> u64 {
         let last = found.history.first();
-        let mut number = last.map_or(0, |it| it.number) + 1;
+        let mut number = next_number(last.map_or(0, |it| it.number));
         if let Some(record) = by_hand(last, change, &self.terms) {
             pipe.add_command(added(&self.release.history, &record));
-            number += 1;
+            number = next_number(number);
         }
         let mut record = order.record(change, &self.terms, number);
         let undo = change.undo.to_json();
