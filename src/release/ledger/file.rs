@@ -31,10 +31,10 @@ use crate::store::Entries;
 use crate::store::file::beside;
 use crate::store::format;
 
-/// How long another one may be at it.
+/// How long another one may be at it, or others be faster.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The pause before the lock is tried again.
+/// The pause before the lock is tried again; the longest one between two tries.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Above so many bytes, what undoes a change is not kept.
@@ -63,6 +63,17 @@ impl<'a> FileLedger<'a> {
 
     /// See `Ledger::perform`.
     pub(super) fn perform(&self, order: &Order, hear: Hear<'_>) -> Result<Done, String> {
+        self.perform_within(PATIENCE, order, hear)
+    }
+
+    /// The same, with so much patience for others who are faster.
+    fn perform_within(
+        &self,
+        patience: Duration,
+        order: &Order,
+        hear: Hear<'_>,
+    ) -> Result<Done, String> {
+        let mut until = Instant::now() + patience;
         loop {
             let lock = self.lock()?;
             self.finish_last().map_err(|error| self.failed(&error))?;
@@ -70,7 +81,10 @@ impl<'a> FileLedger<'a> {
             let found = self.found(&text)?;
             // Nobody waits for somebody who is thinking.
             drop(lock);
+            let began = Instant::now();
             let (change, answer) = heard(order, &self.terms, &found, hear)?;
+            // Whoever is asked takes his time.
+            until += began.elapsed().saturating_sub(Duration::from_secs(1));
             if answer == Consent::No {
                 return Ok(Done {
                     change,
@@ -78,10 +92,18 @@ impl<'a> FileLedger<'a> {
                     notes: Vec::new(),
                 });
             }
-            let _lock = self.lock()?;
+            let lock = self.lock()?;
             if self.text()? == text && self.is_as(&found)? {
                 return self.write(&text, order, change, &found);
             }
+            drop(lock);
+            if Instant::now() >= until {
+                let path = self.path.display();
+                return Err(format!(
+                    "{path}: nothing was changed: others change the lists all the time"
+                ));
+            }
+            std::thread::sleep(PAUSE.mul_f64(fastrand::f64()));
         }
     }
 

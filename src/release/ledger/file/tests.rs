@@ -10,6 +10,18 @@ const LISTS: &str = "[gray]\n[pre]\n127.0.0.1:2\n[prod]\n127.0.0.1:1\n";
 
 /// A ledger of such lists, and what becomes of a `verb` when this happens while its giver thinks, once.
 fn performed(verb: Verb, meanwhile: impl Fn(&FileLedger<'_>)) -> (Result<Done, String>, u32) {
+    performed_while(verb, |it, asked| {
+        if asked == 0 {
+            meanwhile(it);
+        }
+    })
+}
+
+/// The same when this happens each time, after so many.
+fn performed_while(
+    verb: Verb,
+    meanwhile: impl Fn(&FileLedger<'_>, u32),
+) -> (Result<Done, String>, u32) {
     let folder = tempfile::tempdir().unwrap();
     let lists = folder.path().join("lists");
     fs::write(&lists, LISTS).unwrap();
@@ -26,10 +38,9 @@ fn performed(verb: Verb, meanwhile: impl Fn(&FileLedger<'_>)) -> (Result<Done, S
     let ledger = FileLedger::of(&lists, &config, terms);
     let asked = Cell::new(0);
     let order = Order::new(verb, "ann".to_owned(), None);
-    let outcome = ledger.perform(&order, &mut |_| {
-        if asked.replace(asked.get() + 1) == 0 {
-            meanwhile(&ledger);
-        }
+    let patience = Duration::from_millis(300);
+    let outcome = ledger.perform_within(patience, &order, &mut |_| {
+        meanwhile(&ledger, asked.replace(asked.get() + 1));
         Ok(Consent::Yes)
     });
     (outcome, asked.get())
@@ -60,6 +71,21 @@ fn no_number_is_given_twice_where_a_gateway_notes_something_while_somebody_think
     };
     let (outcome, asked) = performed(verb, note);
     assert_eq!((outcome.unwrap().number, asked), (Some(2), 2));
+}
+
+#[test]
+fn lists_that_others_change_all_the_time_are_tried_for_a_while_and_not_for_ever() {
+    let (began, most) = (Instant::now(), 100);
+    let (outcome, asked) = performed_while(Verb::Stage(500, None), |it, asked| {
+        if asked < most {
+            fs::write(&it.path, format!("{LISTS}# {asked}\n")).unwrap();
+        }
+    });
+    let why = outcome.unwrap_err();
+    let said = "nothing was changed: others change the lists all the time";
+    assert!(why.ends_with(said), "{why}");
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    assert!((2..most).contains(&asked), "{asked}");
 }
 
 #[test]
