@@ -993,6 +993,7 @@ fn a_change_whose_reply_was_lost_is_told_as_any_other() {
     assert_eq!(list(&redis, "prod"), ["127.0.2.1"]);
 }
 
+/// Somebody else puts another version into `pre` between the checks of a promotion and its transaction.
 #[test]
 fn a_promotion_is_checked_again_where_others_have_changed_the_lists_meanwhile() {
     let site = Site::with(|it| it.set("redis.heartbeat", "10s").set("redis.node", "gw-a"));
@@ -1019,6 +1020,65 @@ fn a_promotion_is_checked_again_where_others_have_changed_the_lists_meanwhile() 
     assert!(why.contains(lacks), "{why}");
     assert_eq!(list(redis, "prod"), prod);
     site.gateway.signal(Signal::SIGCONT);
+}
+
+#[test]
+fn who_waits_for_lists_that_were_overtaken_is_told_by_what_and_waits_no_longer() {
+    let site = Site::with(|it| it.set("redis.heartbeat", "10s").set("redis.node", "gw-a"));
+    let (desk, redis) = (Desk::beside(&site.gateway), &site.redis);
+    let is_known = || text(redis, "graygate:node:gw-a").is_some();
+    wait_until("it is known", DEADLINE, is_known);
+    // It never has what came in between.
+    site.gateway.signal(Signal::SIGSTOP);
+    thread::scope(|scope| {
+        let first = scope.spawn(|| desk.json(&["admit", "127.0.0.5", "--wait"]));
+        wait_until("it is done", DEADLINE, || desk.history().len() == 1);
+        desk.done(&["admit", "127.0.0.6", "--by", "bob"]);
+        let last = desk.json(&["admit", "127.0.0.7", "--by", "ann"]);
+        site.gateway.signal(Signal::SIGCONT);
+        let first = first.join().unwrap();
+        let said = first["in_force"].as_str().unwrap();
+        let after = |it: &Value| it["after"].as_str().unwrap().to_owned();
+        let expected = format!(
+            "the only gateway holds {}, or {} by change 3 (admit by ann), which has overtaken it",
+            after(&first),
+            after(&last)
+        );
+        assert_eq!(said, expected);
+    });
+}
+
+/// Two services with the same servers have lists of one digest.
+#[test]
+fn the_lists_of_a_service_are_waited_for_and_not_the_same_ones_of_another() {
+    let redis = Redis::start();
+    redis.push("prod", &[&"127.0.2.1"]);
+    redis.push("api:prod", &[&"127.0.2.2"]);
+    redis.push("web:prod", &[&"127.0.2.1"]);
+    redis.push("web:pre", &[&"127.0.2.2"]);
+    let setup = || {
+        let setup = Setup::new().redis(redis.url()).set("redis.node", "gw-a");
+        let setup = setup.set("redis.heartbeat", "10s");
+        let setup = setup.set("service api.hosts", "api.test");
+        setup.set("service web.hosts", "web.test")
+    };
+    let gateway = setup().start();
+    wait_until("it is known", DEADLINE, || {
+        let told = text(&redis, "graygate:node:gw-a").unwrap_or_default();
+        told.contains("\"web\"")
+    });
+    gateway.signal(Signal::SIGSTOP);
+    let desk = Desk::with(setup());
+    let promote = ["promote", "--service", "web", "--force", "--yes", "--wait"];
+    let tried = desk.run(&[&promote[..], &["--timeout", "1s"]].concat());
+    let why = String::from_utf8(tried.stderr).unwrap();
+    assert_eq!(tried.status.code(), Some(1), "{why}");
+    assert!(
+        why.contains("0 of 1 gateways hold ") && why.contains(" of web "),
+        "{why}"
+    );
+    gateway.signal(Signal::SIGCONT);
+    desk.done(&["admit", "10.0.0.1", "--service", "web", "--wait"]);
 }
 
 #[test]

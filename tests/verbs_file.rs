@@ -13,8 +13,9 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant, SystemTime};
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
-use support::{Commands, DEADLINE, FileSite, Gateway, Setup};
+use support::{Commands, DEADLINE, FileSite, Gateway, Setup, wait_until};
 
 const LISTS: &str = "\
 # Who is gray.
@@ -224,6 +225,32 @@ fn two_at_once_are_both_in_and_whoever_is_killed_has_done_all_or_nothing() {
     for (later, earlier) in all.iter().zip(&all[1..]) {
         assert_eq!(later["before"], earlier["after"], "nothing by hand");
     }
+}
+
+#[test]
+fn however_long_a_gateway_is_to_be_waited_for_it_is_and_for_lists_that_were_overtaken_no_longer() {
+    let site = FileSite::with(&["127.0.0.5"], |it| it);
+    let desk = Desk::beside(&site.gateway);
+    let said = desk.done(&[
+        "admit",
+        "127.0.0.6",
+        "--wait",
+        "--timeout",
+        "9000000000000000000s",
+    ]);
+    assert!(said.contains("the gateway holds "), "{said}");
+    // It never has what came in between.
+    site.gateway.signal(Signal::SIGSTOP);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| desk.json(&["admit", "127.0.0.7", "--wait"]));
+        wait_until("it is done", DEADLINE, || desk.history().len() == 2);
+        let last = desk.json(&["admit", "127.0.0.8", "--by", "ann"]);
+        site.gateway.signal(Signal::SIGCONT);
+        let first = first.join().unwrap();
+        let after = last["after"].as_str().unwrap();
+        let by = "by change 3 (admit by ann), which has overtaken it";
+        assert_eq!(first["in_force"], format!("the gateway holds {after} {by}"));
+    });
 }
 
 #[test]

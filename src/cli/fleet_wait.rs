@@ -23,7 +23,7 @@ use crate::lists::ServiceName;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// Nobody waits longer.
-const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Where gateways are heard from, and none says what it holds.
 const UNCONFIRMED: &str = "no gateway has confirmed it";
@@ -51,8 +51,8 @@ pub(crate) fn wait(
     }
     let settings = settings(config)?;
     let digest = digest.to_ascii_lowercase();
-    let watch = AwaitedNodes::new(AwaitedState::Lists(digest.clone()), at_least);
-    let (watch, note) = watched(&settings, watch, limit, &|| None)?;
+    let watch = AwaitedNodes::new(AwaitedState::of_any_service(&digest), at_least);
+    let (watch, note) = watched(&settings, watch, limit, &|_| {})?;
     let text = format!("{}\n", watch.success());
     let holding = watch.seen.len();
     let json = json!({ "digest": digest, "holding": holding, "note": note });
@@ -63,18 +63,84 @@ pub(crate) fn wait(
 /// What gateways are to hold.
 #[derive(Clone, Debug)]
 pub(crate) enum AwaitedState {
-    /// The lists with this digest.
-    Lists(String),
+    /// Lists.
+    Lists(AwaitedDigest),
     /// What has become of the release of a service, beside its lists.
     Release(ServiceName, ReleaseTurn),
 }
 
-/// Looks for the epoch in the store; none where it cannot be read.
-pub(crate) type EpochNow<'a> = &'a dyn Fn() -> Option<String>;
+impl AwaitedState {
+    fn of_any_service(digest: &str) -> Self {
+        Self::Lists(AwaitedDigest {
+            service: None,
+            digest: digest.to_owned(),
+            overtaken: None,
+        })
+    }
+
+    /// The lists of this service with this digest.
+    pub(crate) fn of_service(service: ServiceName, digest: String) -> Self {
+        Self::Lists(AwaitedDigest {
+            service: Some(service),
+            digest,
+            overtaken: None,
+        })
+    }
+}
+
+/// The lists that are waited for.
+#[derive(Clone, Debug)]
+pub(crate) struct AwaitedDigest {
+    /// Whose they are; of whichever service, where that is not said.
+    service: Option<ServiceName>,
+    pub(crate) digest: String,
+    /// What has come right after them, if something has.
+    overtaken: Option<LaterLists>,
+}
+
+/// Lists that have come right after others, which some gateways may never have had therefore.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LaterLists {
+    pub(crate) digest: String,
+    /// By which change: `change 7 (promote by ann@vm1)`.
+    pub(crate) by: String,
+}
+
+impl AwaitedDigest {
+    /// Whoever has these has had no less.
+    pub(crate) fn overtaken_by(&mut self, later: Option<LaterLists>) {
+        self.overtaken = later.or(self.overtaken.take());
+    }
+
+    fn is_held(&self, node: &Node) -> bool {
+        let later = self.overtaken.as_ref().map(|it| &*it.digest);
+        let mut all = [Some(&*self.digest), later].into_iter().flatten();
+        all.any(|digest| match &self.service {
+            Some(service) => node.digest_of(service) == Some(digest),
+            None => node.holds(digest),
+        })
+    }
+
+    /// Those that are held then: "00000000000000bb".
+    fn in_words(&self) -> String {
+        match &self.overtaken {
+            None => self.digest.clone(),
+            Some(LaterLists { digest, by }) => {
+                format!(
+                    "{}, or {digest} by {by}, which has overtaken it",
+                    self.digest
+                )
+            }
+        }
+    }
+}
+
+/// Looks in the store whether what is awaited was overtaken, and notes by what.
+pub(crate) type Follow<'a> = &'a dyn Fn(&mut AwaitedState);
 
 /// Waits until every gateway on this Redis holds what is `awaited`; where there is none, that is said
-/// unless there must be `some`. What is awaited may be overtaken: `epoch` looks for the one in the store.
-/// Returns one line that says so.
+/// unless there must be `some`. What is awaited may be overtaken, which `follow` looks for. Returns one line
+/// that says so.
 ///
 /// # Errors
 /// As [`wait`].
@@ -83,13 +149,13 @@ pub(crate) fn wait_for(
     awaited: AwaitedState,
     limit: Duration,
     some: bool,
-    epoch: EpochNow<'_>,
+    follow: Follow<'_>,
 ) -> Result<String, String> {
     let watch = AwaitedNodes {
         at_least: usize::from(some),
         ..AwaitedNodes::new(awaited, 1)
     };
-    let watched = watched(settings, watch, limit.min(LONGEST_WAIT), epoch);
+    let watched = watched(settings, watch, limit.min(LONGEST_WAIT), follow);
     watched.map(|(watch, _)| watch.success())
 }
 
@@ -98,7 +164,7 @@ fn watched(
     settings: &RedisSettings,
     mut watch: AwaitedNodes,
     limit: Duration,
-    epoch: EpochNow<'_>,
+    follow: Follow<'_>,
 ) -> Result<(AwaitedNodes, Option<String>), String> {
     let until = Instant::now() + limit;
     let mut nodes = Nodes::new(settings);
@@ -112,7 +178,9 @@ fn watched(
             }) => {
                 watch.has_silent = !silent.is_empty();
                 watch.look(heard, began, Instant::now());
-                watch.follow(epoch);
+                if watch.complaint().is_some() {
+                    follow(&mut watch.awaited);
+                }
                 match (watch.complaint(), note) {
                     (None, note) => return Ok((watch, note)),
                     (Some(complaint), Some(note)) => format!("{complaint}; {note}"),
@@ -184,24 +252,12 @@ impl AwaitedNodes {
         }
     }
 
-    /// Where some lack the epoch that is awaited, it may be the last one no longer.
-    fn follow(&mut self, epoch: EpochNow<'_>) {
-        let is_lacking = self.complaint().is_some();
-        if let AwaitedState::Release(_, turn) = &mut self.awaited
-            && is_lacking
-            && turn.resets()
-            && let Some(epoch) = epoch()
-        {
-            turn.follow(epoch);
-        }
-    }
-
     fn holds(&self, seen: &LastSeen) -> bool {
         let Some(node) = seen.heard.node.as_ref().filter(|_| !seen.lost) else {
             return false;
         };
         match &self.awaited {
-            AwaitedState::Lists(digest) => node.holds(digest),
+            AwaitedState::Lists(lists) => lists.is_held(node),
             AwaitedState::Release(service, turn) => {
                 node.release_of(service).is_some_and(|it| turn.is_held(it))
             }
@@ -225,7 +281,9 @@ impl AwaitedNodes {
     fn deed(&self, is_one: bool) -> String {
         let verb = |one: &'static str, several: &'static str| if is_one { one } else { several };
         match &self.awaited {
-            AwaitedState::Lists(digest) => format!("{} {digest}", verb("holds", "hold")),
+            AwaitedState::Lists(lists) => {
+                format!("{} {}", verb("holds", "hold"), lists.in_words())
+            }
             AwaitedState::Release(_, turn) => {
                 format!("{} heard: {}", verb("has", "have"), turn.in_words())
             }
@@ -314,10 +372,15 @@ impl AwaitedNodes {
             return format!("{name} has a heartbeat that is not understood");
         };
         match &self.awaited {
-            AwaitedState::Lists(digest) => {
+            AwaitedState::Lists(AwaitedDigest {
+                service, digest, ..
+            }) => {
                 let nodes = || self.seen.values().filter_map(|it| it.heard.node.as_ref());
                 let awaited = AwaitedLists {
-                    service: nodes().find_map(|it| it.service_of(digest)),
+                    service: match service {
+                        Some(it) => Some(it.as_str()).filter(|_| !it.is_default()),
+                        None => nodes().find_map(|it| it.service_of(digest)),
+                    },
                     entries: nodes().map(|it| it.entries_used).max().unwrap_or_default(),
                 };
                 let has = awaited.lacked_by(node);
@@ -376,11 +439,12 @@ fn last_heard(seen: &LastSeen) -> String {
 mod tests {
     use super::*;
     use crate::cli::fleet::tests::{NEW, OLD, heard};
+    use crate::fleet::node::NodeService;
     use crate::fleet::release::NodeRelease;
 
     /// What is said after some looks, each so many milliseconds after the start.
     fn complaint(at_least: usize, looks: &[(u64, &[Heard])]) -> Option<String> {
-        watched_for(&AwaitedState::Lists(NEW.to_owned()), at_least, looks).complaint()
+        watched_for(&AwaitedState::of_any_service(NEW), at_least, looks).complaint()
     }
 
     fn watched_for(
@@ -452,6 +516,81 @@ mod tests {
         ] {
             assert_eq!(complaint(at_least, &[(0, heard)]).as_deref(), Some(said));
         }
+    }
+
+    #[test]
+    fn the_lists_of_another_service_do_not_count_though_they_are_the_same() {
+        let with = |name: &str, own: &str| {
+            let mut heard = heard(name, Some(NEW), 5000);
+            for (service, digest) in [("api", NEW), ("web", own)] {
+                let service_of = NodeService {
+                    digest: Some(digest.to_owned()),
+                    generation: 7,
+                    ..NodeService::default()
+                };
+                let services = &mut heard.node.as_mut().unwrap().services;
+                services.insert(service.to_owned(), service_of);
+            }
+            heard
+        };
+        let of = |service: &str| {
+            let service = ServiceName::named(service).unwrap();
+            AwaitedState::of_service(service, NEW.to_owned())
+        };
+        let heard = [with("a", NEW), with("b", OLD)];
+        let said = |awaited: &AwaitedState| watched_for(awaited, 1, &[(0, &heard)]).complaint();
+        assert_eq!(
+            said(&of("web")).unwrap(),
+            "1 of 2 gateways hold 00000000000000bb; \
+             b holds 00000000000000aa of web (generation 7, heard from 1.0s ago)"
+        );
+        assert_eq!(said(&of("api")), None);
+        assert_eq!(said(&of("default")), None);
+        assert_eq!(said(&AwaitedState::of_any_service(NEW)), None);
+        let look = FleetLook {
+            heard: heard.to_vec(),
+            ..FleetLook::default()
+        };
+        let without = |service: &str| -> Vec<String> {
+            let service = ServiceName::named(service).unwrap();
+            look.without(&service, NEW).map(str::to_owned).collect()
+        };
+        assert_eq!(
+            (without("web"), without("api")),
+            (vec!["b".to_owned()], vec![])
+        );
+    }
+
+    #[test]
+    fn lists_that_were_overtaken_are_held_by_whoever_has_those_that_came_after_them() {
+        let mut awaited = AwaitedDigest {
+            service: Some(ServiceName::default()),
+            digest: NEW.to_owned(),
+            overtaken: None,
+        };
+        awaited.overtaken_by(None);
+        awaited.overtaken_by(Some(LaterLists {
+            digest: "00000000000000cc".to_owned(),
+            by: "change 8 (undo by ann)".to_owned(),
+        }));
+        // The history cannot be read.
+        awaited.overtaken_by(None);
+        let awaited = AwaitedState::Lists(awaited);
+        let said = |digests: &[&str]| {
+            let all = digests.iter().zip(["a", "b"]);
+            let all: Vec<Heard> = all.map(|(it, name)| heard(name, Some(it), 5000)).collect();
+            let watch = watched_for(&awaited, 1, &[(0, &all)]);
+            watch.complaint().unwrap_or_else(|| watch.success())
+        };
+        let either = "00000000000000bb, or 00000000000000cc by change 8 (undo by ann), \
+                      which has overtaken it";
+        let expected = format!("all 2 gateways hold {either}");
+        assert_eq!(said(&[NEW, "00000000000000cc"]), expected);
+        let lacks = format!(
+            "1 of 2 gateways hold {either}; \
+             b holds 00000000000000aa (generation 2, heard from 1.0s ago)"
+        );
+        assert_eq!(said(&[NEW, OLD]), lacks);
     }
 
     #[test]

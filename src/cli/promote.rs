@@ -79,7 +79,7 @@ fn objections(
             Ok(look) => {
                 doubting = doubts(&look.heard, service).or(doubting);
                 against.extend(servers_out_elsewhere(&look.heard, service));
-                against.extend(elsewhere(&look, &change.before.to_string()));
+                against.extend(elsewhere(&look, service, &change.before.to_string()));
                 notes.extend(silent(&look.silent));
             }
             Err(why) => notes.push(format!("what the gateways hold is not known: {why}")),
@@ -143,9 +143,9 @@ fn silent(all: &[Silent]) -> Option<String> {
     })
 }
 
-/// The gateways that do not have the lists with this digest.
-fn elsewhere(look: &FleetLook, digest: &str) -> Option<String> {
-    let others: Vec<String> = look.without(digest).map(str::to_owned).collect();
+/// The gateways that do not have the lists of a service with this digest.
+fn elsewhere(look: &FleetLook, service: &ServiceName, digest: &str) -> Option<String> {
+    let others: Vec<String> = look.without(service, digest).map(str::to_owned).collect();
     let (some, count, all) = (some(&others), others.len(), look.heard.len());
     (count > 0).then(|| format!("{count} of {all} gateways do not hold the lists: {some}"))
 }

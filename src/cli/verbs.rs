@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::cli::admin_client::AdminClient;
 use crate::cli::arguments::VerbFlags;
 use crate::cli::confirmation::Confirmation;
-use crate::cli::fleet_wait::{self, AwaitedState};
+use crate::cli::fleet_wait::{self, AwaitedState, LONGEST_WAIT, LaterLists};
 use crate::cli::lists::named;
 use crate::cli::notify::{self, Telling};
 use crate::cli::report::{Afterwards, Form, Report};
@@ -24,6 +24,7 @@ use crate::config::{Config, Store};
 use crate::fleet::plain::plain;
 use crate::lists::ServiceName;
 use crate::release::change::{ListsChange, Verb};
+use crate::release::history::overtaking;
 use crate::release::ledger::{Consent, Done, Ledger, Order, TendedState};
 use crate::release::state::ReleaseState;
 use crate::run;
@@ -49,9 +50,9 @@ pub(crate) fn perform_checked(
     verb: Verb,
     check: Objections<'_>,
 ) -> Result<Report, String> {
-    let config = run::load(&flags.config)?;
     is_short_enough("--reason", flags.reason.as_deref(), LONGEST_REASON)?;
     is_short_enough("--by", flags.by.as_deref(), LONGEST_NAME)?;
+    let config = run::load(&flags.config)?;
     let service = of(flags)?;
     let mut ledger = Ledger::of(&config, &service)?;
     let by = match &flags.by {
@@ -88,7 +89,6 @@ pub(crate) fn perform_checked(
     Ok(outcome.report(done, notes, telling))
 }
 
-/// The service that is meant.
 /// The longest reason, in characters: it is in the state of the release, which gateways read up to a size.
 const LONGEST_REASON: usize = 1000;
 
@@ -104,6 +104,7 @@ fn is_short_enough(option: &str, text: Option<&str>, most: usize) -> Result<(), 
     }
 }
 
+/// The service that is meant.
 pub(super) fn of(flags: &VerbFlags) -> Result<ServiceName, String> {
     let service = flags.service.as_deref().map(named).transpose()?;
     Ok(service.unwrap_or_default())
@@ -126,7 +127,7 @@ pub(super) fn whoever() -> String {
     format!("{name}@{}", host.to_string_lossy())
 }
 
-/// Asks whether a change is meant.
+/// Asks whether a change is meant, where it is another one than was said yes to before, if that is so.
 ///
 /// # Errors
 /// Nobody is there who could be asked.
@@ -242,7 +243,10 @@ impl VerbOutcome<'_> {
     /// What gateways will hold that they have not held before, as far as they tell.
     fn awaited(&self, change: &ListsChange) -> Option<AwaitedState> {
         if change.before != change.after {
-            return Some(AwaitedState::Lists(change.after.to_string()));
+            return Some(AwaitedState::of_service(
+                self.service.clone(),
+                change.after.to_string(),
+            ));
         }
         let tells = matches!(self.config.store, Store::Redis(_));
         let turn = Some(&change.turn).filter(|it| tells && !it.is_none())?;
@@ -266,17 +270,41 @@ impl VerbOutcome<'_> {
         }
         match (&self.config.store, awaited) {
             (Store::Redis(settings), awaited) => {
-                let epoch = || self.epoch();
-                fleet_wait::wait_for(settings, awaited, flags.timeout, flags.wait, &epoch).map(Some)
+                let follow = |awaited: &mut AwaitedState| self.follow(number, awaited);
+                let limit = flags.timeout;
+                fleet_wait::wait_for(settings, awaited, limit, flags.wait, &follow).map(Some)
             }
             (Store::File(_), _) if !flags.wait && !is_asked(&flags.config) => {
                 Ok(Some("no gateway runs with this file".to_owned()))
             }
-            (Store::File(_), AwaitedState::Lists(digest)) => {
-                self.wait_for_gateway(&digest).map(Some)
+            (Store::File(_), AwaitedState::Lists(lists)) => {
+                self.wait_for_gateway(number, &lists.digest).map(Some)
             }
             (Store::File(_), AwaitedState::Release(..)) => Ok(None),
         }
+    }
+
+    /// Notes by what this change was overtaken, if it was: gateways may never have had what it gave.
+    fn follow(&self, number: u64, awaited: &mut AwaitedState) {
+        match awaited {
+            AwaitedState::Lists(lists) => lists.overtaken_by(self.later(number)),
+            AwaitedState::Release(_, turn) if turn.resets() => {
+                if let Some(epoch) = self.epoch() {
+                    turn.follow(epoch);
+                }
+            }
+            AwaitedState::Release(..) => {}
+        }
+    }
+
+    /// The lists that have come right after those of this change, if that can be read.
+    fn later(&self, number: u64) -> Option<LaterLists> {
+        let records = Ledger::of(self.config, self.service).and_then(|mut it| it.history(LATER));
+        let records = records.ok()?;
+        overtaking(&records, number).map(|it| LaterLists {
+            digest: it.after.clone(),
+            by: it.in_words(),
+        })
     }
 
     /// The epoch in the store, if that can be read.
@@ -292,27 +320,43 @@ impl VerbOutcome<'_> {
     }
 
     /// Waits for the only gateway that has this lists file.
-    fn wait_for_gateway(&self, digest: &str) -> Result<String, String> {
+    fn wait_for_gateway(&self, number: u64, digest: &str) -> Result<String, String> {
         let asker = AdminClient::of(&self.flags.config)?;
-        let until = Instant::now() + self.flags.timeout;
+        let limit = self.flags.timeout.min(LONGEST_WAIT);
+        let until = Instant::now() + limit;
         loop {
             let lists = asker.lists()?.standing;
             let mut services = lists.services.iter();
             let holds = match services.find(|it| it.service == self.service.as_str()) {
-                Some(it) => &it.digest,
-                None => &lists.digest,
+                Some(it) => Some(&it.digest),
+                None => Some(&lists.digest).filter(|_| self.service.is_default()),
             };
-            if holds == digest {
+            if holds.is_some_and(|it| it == digest) {
                 return Ok(format!("the gateway holds {digest}"));
             }
+            if let Some(holds) = holds
+                && let Some(later) = self.later(number).filter(|it| it.digest == *holds)
+            {
+                let LaterLists { digest, by } = later;
+                return Ok(format!(
+                    "the gateway holds {digest} by {by}, which has overtaken it"
+                ));
+            }
             if Instant::now() > until {
-                let limit = humantime::format_duration(self.flags.timeout);
-                return Err(format!("not within {limit}: the gateway holds {holds}"));
+                let limit = humantime::format_duration(limit);
+                let what = match holds {
+                    Some(digest) => format!("holds {digest}"),
+                    None => format!("has no service {}", self.service),
+                };
+                return Err(format!("not within {limit}: the gateway {what}"));
             }
             std::thread::sleep(LOOK);
         }
     }
 }
+
+/// So many of the last changes are looked through for those that have come after one.
+const LATER: usize = 50;
 
 /// The pause between two looks at a gateway.
 const LOOK: Duration = Duration::from_millis(50);

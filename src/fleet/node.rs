@@ -264,6 +264,14 @@ impl Node {
         digests.any(|it| it.as_deref() == Some(digest))
     }
 
+    /// The digest of the lists of a service; none before there are any.
+    pub(crate) fn digest_of(&self, service: &ServiceName) -> Option<&str> {
+        match service.is_default() {
+            true => self.digest.as_deref(),
+            false => self.services.get(service.as_str())?.digest.as_deref(),
+        }
+    }
+
     /// The service besides the default one whose lists have this digest, if it has one.
     pub(crate) fn service_of(&self, digest: &str) -> Option<&str> {
         let mut services = self.services.iter();

@@ -13,6 +13,7 @@ use super::index::{self, Indexed};
 use crate::config;
 use crate::fleet::node::Node;
 use crate::fleet::plain::plain;
+use crate::lists::ServiceName;
 use crate::store::redis::errors::io_error;
 use crate::store::redis::link::Link;
 use crate::store::redis::place::Finder;
@@ -86,11 +87,15 @@ pub(crate) struct FleetLook {
 }
 
 impl FleetLook {
-    /// The names of those that are heard, and do not hold the lists with this digest.
-    pub(crate) fn without(&self, digest: &str) -> impl Iterator<Item = &str> {
-        let holds = |it: &&Heard| it.node.as_ref().is_some_and(|node| node.holds(digest));
-        let others = self.heard.iter().filter(move |it| !holds(it));
-        others.map(|it| it.name.as_str())
+    /// The names of those that are heard, and do not hold the lists of a service with this digest.
+    pub(crate) fn without<'a>(
+        &'a self,
+        service: &'a ServiceName,
+        digest: &'a str,
+    ) -> impl Iterator<Item = &'a str> {
+        let holds = |node: &Node| node.digest_of(service) == Some(digest);
+        let lacks = move |it: &&Heard| !it.node.as_ref().is_some_and(holds);
+        self.heard.iter().filter(lacks).map(|it| it.name.as_str())
     }
 }
 

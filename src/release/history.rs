@@ -26,6 +26,23 @@ pub(crate) fn next_number(last: u64) -> u64 {
     last.saturating_add(1).min(LAST_NUMBER)
 }
 
+/// The last of the changes that have come right after the one of this number, each of the lists that the one
+/// before it has left. None if there is none, or the lists are the same again. `all` are the newest first.
+pub(crate) fn overtaking(all: &[ChangeRecord], number: u64) -> Option<&ChangeRecord> {
+    let at = all.iter().position(|it| it.number == number)?;
+    let (later, from) = (all[..at].iter().rev(), &all[at]);
+    let mut last = from;
+    for it in later {
+        if it.before != last.after {
+            break;
+        }
+        if it.is_of_lists() {
+            last = it;
+        }
+    }
+    Some(last).filter(|it| it.after != from.after)
+}
+
 /// The verb of a change that was made without one.
 pub(crate) const UNATTRIBUTED: &str = "by-hand";
 
@@ -404,6 +421,32 @@ mod tests {
         assert_eq!(read.difference, ["+ gray ?"]);
         // Entries are restored as they were.
         assert_eq!(read.undo, record.undo);
+    }
+
+    #[test]
+    fn a_change_is_overtaken_by_the_last_of_those_that_begin_where_it_ends() {
+        let change = |number: u64, before: &str, after: &str| ChangeRecord {
+            number,
+            before: before.to_owned(),
+            after: after.to_owned(),
+            ..ChangeRecord::default()
+        };
+        let all = [
+            change(7, "x", "y"),
+            change(6, "e", "b"),
+            change(5, "d", "e"),
+            // A freeze.
+            change(4, "d", "d"),
+            change(3, "b", "d"),
+            change(2, "a", "b"),
+        ];
+        let by = |all: &[ChangeRecord], number| overtaking(all, number).map(|it| it.number);
+        // Seven is about other lists than six has left; and those of six are those of two again.
+        assert_eq!(by(&all, 2), None);
+        assert_eq!(by(&all[2..], 2), Some(5));
+        assert_eq!(by(&all[3..], 2), Some(3));
+        assert_eq!(by(&all, 3), Some(6));
+        assert_eq!([by(&all, 6), by(&all, 7), by(&all, 99)], [None; 3]);
     }
 
     #[test]

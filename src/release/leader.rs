@@ -415,7 +415,7 @@ impl Leader {
                 if let Some(it) = look.heard.iter().find(lacks_one) {
                     return Some(format!("not all servers of pre are up at {}", it.name));
                 }
-                if let Some(it) = look.without(&digest).next() {
+                if let Some(it) = look.without(service, &digest).next() {
                     return Some(format!("{it} does not hold the lists"));
                 }
                 // It may be cut off, and serve by what it has.
