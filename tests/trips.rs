@@ -275,6 +275,100 @@ fn it_outlives_a_redis_that_loses_its_data_and_is_written_again_once_there_are_l
     site.wait("pre");
 }
 
+/// What a gateway writes that takes back a version with these servers.
+fn trip_about(pre: &Origin) -> String {
+    let lists = graygate::lists::PeerList::parse([pre.address().to_string()], 80);
+    let pre = lists.digest(graygate::lists::ListName::Pre);
+    json!({ "pre": pre.to_string(), "by": "gw-9", "why": "worse" }).to_string()
+}
+
+#[test]
+fn a_trip_never_replaces_that_of_what_the_store_has_in_pre_and_holds_while_its_version_does() {
+    let site = Site::start(1);
+    let (gateway, redis) = (site.first(), &site.redis);
+    let new = Origin::named("new");
+    let (of_old, of_new) = (site.trip("").to_string(), trip_about(&new));
+    redis.cli(&["SET", KEY, &of_old]);
+    site.wait("prod");
+    // Of one that is in nobody's pre: whoever has written it was cut off.
+    redis.cli(&["SET", KEY, &of_new]);
+    let key = || -> Value {
+        let text: Option<String> = redis::from_redis_value(redis.cli(&["GET", KEY])).unwrap();
+        serde_json::from_str(&text.unwrap_or_default()).unwrap_or_default()
+    };
+    wait_until("it is written again", DEADLINE, || {
+        key()["pre"] == site.pre_digest()
+    });
+    assert_eq!(served(gateway, GRAY), "prod");
+    // Here the old one is in force still, since somebody has frozen the lists.
+    redis.cli(&["SET", "graygate:release", "{\"frozen\":{}}"]);
+    gateway.wait_for_lists("they are frozen", |it| {
+        it["kept"] != json!([]) && it["tripped"]["stored"] == true
+    });
+    redis.cli(&["CONFIG", "RESETSTAT"]);
+    let mut pipe = redis::pipe();
+    pipe.atomic().cmd("DEL").arg("pre").ignore();
+    pipe.cmd("RPUSH")
+        .arg("pre")
+        .arg(new.address().to_string())
+        .ignore();
+    pipe.cmd("SET").arg(KEY).arg(&of_new).ignore();
+    pipe.exec(&mut redis.connect(0)).unwrap();
+    gateway.wait_for_lists("it is not in the store", |it| {
+        it["tripped"]["stored"] == false
+    });
+    wait_until("it has looked what is in pre", DEADLINE, || {
+        calls(redis, "type") >= 2
+    });
+    assert_eq!(served(gateway, GRAY), "prod");
+    assert_eq!(
+        key()["pre"].to_string(),
+        serde_json::from_str::<Value>(&of_new).unwrap()["pre"].to_string()
+    );
+    redis.cli(&["SET", "graygate:release", "{}"]);
+    gateway.wait_for_lists("that of the new one counts", |it| {
+        it["tripped"]["pre"] == key()["pre"]
+    });
+    assert_eq!(served(gateway, GRAY), "prod");
+    assert_eq!(new.seen(|it| it.requests.len()), 0);
+}
+
+#[test]
+fn a_reset_at_the_moment_that_a_trip_is_written_ends_it() {
+    let site = Site::with(1, |it| it.set("redis.check_interval", "300ms"));
+    let redis = &site.redis;
+    redis.cli(&["SET", KEY, &site.trip("").to_string()]);
+    site.wait("prod");
+    redis.cli(&["FLUSHALL"]);
+    site.first().wait_for_log("trip-unwritten");
+    redis.cli(&["CONFIG", "RESETSTAT"]);
+    // From the lists on, whatever writes waits; in turn, and the reset first.
+    let mut fill = redis::pipe();
+    for (key, entry) in [
+        ("pre", site.pre.address().to_string()),
+        ("prod", site.prod.address().to_string()),
+        ("gray", GRAY.to_owned()),
+    ] {
+        fill.cmd("RPUSH").arg(key).arg(entry).ignore();
+    }
+    fill.cmd("CLIENT")
+        .arg("PAUSE")
+        .arg(60_000)
+        .arg("WRITE")
+        .ignore();
+    fill.exec(&mut redis.connect(0)).unwrap();
+    let state = json!({ "epoch": "e2", "reset": { "epoch": "e2", "by": "ann" } }).to_string();
+    std::thread::scope(|scope| {
+        scope.spawn(|| redis.cli(&["SET", "graygate:release", &state]));
+        wait_until("the gateway is about to write", DEADLINE, || {
+            calls(redis, "multi") > 0 && calls(redis, "type") > 0
+        });
+        redis.cli(&["CLIENT", "UNPAUSE"]);
+    });
+    site.wait("pre");
+    assert_eq!(redis.cli(&["GET", KEY]), redis::Value::Nil);
+}
+
 #[test]
 fn a_restart_without_redis_knows_it() {
     let folder = tempfile::tempdir().unwrap();

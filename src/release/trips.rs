@@ -27,10 +27,14 @@
 //!
 //! [`Pools::set_tripped`]: crate::upstream::serving::Pools::set_tripped
 
+mod beside;
+mod key;
 mod known;
 mod memory;
 mod place;
 mod record;
+mod task;
+mod there;
 mod writing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -289,9 +293,10 @@ impl Trips {
         let Some(of) = serving.of(service) else {
             return;
         };
+        let lists = of.lists();
+        known.follow(lists.version);
         let version = known.held.as_ref().map_or(0, |it| it.version);
         of.pools().set_tripped(known.expected.unwrap_or(version));
-        let lists = of.lists();
         // Whoever has emptied it has no other version there; it may be on its way, or have been lost.
         if !lists.are_read() || lists.pre.is_empty() {
             return;

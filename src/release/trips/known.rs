@@ -12,6 +12,8 @@ use crate::store::StoredText;
 #[derive(Clone, Debug, Default)]
 pub(super) struct KnownRelease {
     pub(super) held: Option<HeldTrip>,
+    /// What the store has instead, of a version that is not in force: it counts once that is.
+    pub(super) other: Option<HeldTrip>,
     pub(super) state: ReleaseState,
     /// The version that is to be tripped from the swap that brings it.
     pub(super) expected: Option<u64>,
@@ -163,10 +165,24 @@ impl KnownRelease {
             is_stored: true,
             resets: self.resets.clone(),
         };
-        match &self.held {
-            // What is there is over, and is about to be overwritten.
-            Some(own) if !own.is_stored && own.version == version && seen.version != version => {}
-            _ => self.held = Some(seen),
+        match &mut self.held {
+            // What is there is over, and about to be overwritten; or it is of what comes next.
+            Some(own)
+                if own.version == version
+                    && seen.version != version
+                    && !own.is_over(&self.state) =>
+            {
+                own.is_stored = false;
+                self.other = Some(seen);
+            }
+            _ => (self.held, self.other) = (Some(seen), None),
+        }
+    }
+
+    /// What is in force is of this `version`.
+    pub(super) fn follow(&mut self, version: u64) {
+        if let Some(other) = self.other.take_if(|it| it.version == version) {
+            self.held = Some(other);
         }
     }
 
@@ -179,6 +195,7 @@ impl KnownRelease {
 
     /// The store has none; it may have been `lost`.
     pub(super) fn see_none(&mut self, lost: bool) {
+        self.other = None;
         let Some(held) = &mut self.held else {
             return;
         };

@@ -54,6 +54,7 @@ pub(super) fn parse(text: &str, store: &str) -> BTreeMap<ServiceName, KnownRelea
                 ..ReleaseState::default()
             },
             rollout: None,
+            other: None,
             taken_for: it["text"]
                 .as_str()
                 .map(|it| (it.as_bytes().to_vec(), trip.clone())),

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::config::{Config, Store, VerdictMode};
+use crate::config::{Config, ServiceSettings, Store, VerdictMode};
 use crate::lists::ServiceName;
 use crate::release::webhook::node_of;
 use crate::store::StoreName;
@@ -18,7 +19,9 @@ pub(super) struct TripsPlace {
     pub(super) node: String,
     /// What the file is named after, if there is to be one.
     pub(super) last_good: Option<PathBuf>,
-    /// The services of which this gateway takes versions back. Where it only observes, others are the ones to
+    /// All services.
+    pub(super) services: Arc<[Arc<ServiceSettings>]>,
+    /// Those of which this gateway takes versions back. Where it only observes, others are the ones to
     /// write.
     pub(super) enforcing: BTreeSet<ServiceName>,
     /// Another process of this gateway writes, as yet.
@@ -34,6 +37,7 @@ impl TripsPlace {
         });
         Self {
             enforcing: enforcing.map(|it| it.name.clone()).collect(),
+            services: config.services.iter().cloned().collect(),
             store: config.store.clone(),
             name: StoreName::of(&config.store).to_string(),
             node: node_of(config),

@@ -269,6 +269,29 @@ fn what_another_gateway_has_written_counts_and_what_is_over_does_not_disturb() {
 }
 
 #[test]
+fn a_key_of_another_version_takes_nothing_from_what_is_in_force_and_counts_with_its_own() {
+    let bench = Bench::new();
+    let own = bench.trip_in("").to_json().to_string();
+    bench.push(&OTHER);
+    let other = bench.trip_in("").to_json().to_string();
+    bench.push(&PRE);
+    bench.reads(&own);
+    assert_eq!(bench.stands(), STORED);
+    // Of whoever was cut off from the store; or pre has others there, and the lists are frozen.
+    bench.reads(&other);
+    assert_eq!(bench.stands(), UNWRITTEN, "it is to be written again");
+    bench.push(&OTHER);
+    bench.trips.tick();
+    assert_eq!(bench.stands(), STORED, "though the key is as it was");
+    // What was reset meanwhile is over.
+    bench.push(&PRE);
+    bench.reads(&own);
+    let reset = text_of("{\"epoch\":\"e\",\"reset\":{\"epoch\":\"e\",\"by\":\"ann\"}}");
+    bench.read(text_of(&other), reset, false);
+    assert_eq!(bench.stands(), NONE);
+}
+
+#[test]
 fn a_trip_that_comes_with_its_version_counts_from_the_same_moment() {
     let bench = Bench::new();
     let new = lists_of(&["1.1.1.1"], &OTHER, &["10.0.0.1:80"]);

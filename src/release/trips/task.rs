@@ -1,0 +1,51 @@
+//! What is to be written of a trip, and what has come of it: the same for every store.
+
+use super::known::HeldTrip;
+use crate::lists::ServiceName;
+use crate::release::history::ChangeRecord;
+use crate::release::state::ReleaseState;
+
+/// Makes the record of a trip, of the newest ones that there are.
+pub(super) type RecordOf<'a> = &'a dyn Fn(&[ChangeRecord]) -> Option<ChangeRecord>;
+
+/// A trip that is to be written.
+pub(super) struct TripTask<'a> {
+    pub(super) held: &'a HeldTrip,
+    pub(super) noted: RecordOf<'a>,
+    /// It is not yet known to be there.
+    pub(super) is_wanted: &'a dyn Fn() -> bool,
+    /// What the store has in `pre` may be in force here in a moment.
+    pub(super) lags: bool,
+}
+
+/// What has come of an attempt to write.
+pub(super) enum Written {
+    /// The store has it.
+    Yes,
+    /// It has another gateway's, of the same version.
+    Before,
+    /// It is over, as this state says, where it is that.
+    Over(Option<Box<ReleaseState>>),
+    /// The store has no lists: it is filled first.
+    Empty,
+    /// The store has something else that it must not overwrite.
+    Left,
+    /// Somebody has changed something meanwhile.
+    Again,
+}
+
+/// Why something is not written.
+pub(super) struct NotWritten {
+    /// In words.
+    pub(super) why: String,
+    /// The server has answered, and does not want it: so it will, until somebody has changed that.
+    pub(super) is_refused: bool,
+}
+
+/// Says that the history cannot say it.
+pub(super) fn tell_unrecorded(service: &ServiceName, error: &str) {
+    let name = service.in_log();
+    log::info!(
+        "history-refused {name}error={error:?} effect=\"that the version was taken back is not in the history\""
+    );
+}
