@@ -334,6 +334,107 @@ fn a_trip_never_replaces_that_of_what_the_store_has_in_pre_and_holds_while_its_v
 }
 
 #[test]
+fn a_word_of_a_person_becomes_a_trip_that_says_what_it_is_about() {
+    let enforcing = |it: Setup| it.set("verdict.mode", "enforce");
+    let mut site = Site::with(2, enforcing);
+    let digest = site.pre_digest();
+    let redis = &site.redis;
+    redis.cli(&["SET", KEY, "the basket loses items", "EX", "3600"]);
+    let key = || -> Value {
+        let text: Option<String> = redis::from_redis_value(redis.cli(&["GET", KEY])).unwrap();
+        serde_json::from_str(&text.unwrap_or_default()).unwrap_or_default()
+    };
+    wait_until("the key says so", DEADLINE, || {
+        key()["pre"] == digest.as_str()
+    });
+    assert_eq!(key()["reason"], "the basket loses items");
+    assert_eq!(key()["why"], "by hand");
+    let left: i64 = redis::from_redis_value(redis.cli(&["TTL", KEY])).unwrap();
+    assert!(
+        (3000..=3600).contains(&left),
+        "it expires as it was to: {left}"
+    );
+    for gateway in &site.gateways {
+        gateway.wait_for_lists("the key is read", |it| it["tripped"]["at"] == key()["at"]);
+        assert_eq!(served(gateway, GRAY), "prod");
+    }
+    // For whoever is started when another version is there, it is over, as for all.
+    let new = Origin::named("new");
+    let mut pipe = redis::pipe();
+    pipe.atomic().cmd("DEL").arg("pre").ignore();
+    pipe.cmd("RPUSH").arg("pre").arg(new.address().to_string());
+    pipe.exec(&mut redis.connect(0)).unwrap();
+    site.wait("new");
+    site.add(2, enforcing);
+    site.wait("new");
+    for gateway in &site.gateways[..2] {
+        assert_eq!(gateway.stderr.count(" tripped "), 1);
+        assert_eq!(gateway.stderr.count("trip-reset"), 0);
+    }
+    assert_eq!(site.gateways[2].stderr.count(" tripped "), 0);
+}
+
+#[test]
+fn people_are_told_by_the_next_process_what_the_last_one_could_not_say() {
+    let receiver = Origin::saying(*b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let told = || {
+        let requests = receiver.requests();
+        let texts = requests
+            .iter()
+            .map(|it| String::from_utf8_lossy(&it.content));
+        texts
+            .filter(|it| it.contains("\"event\":\"tripped\""))
+            .count()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("last-good");
+    let with_copy = |it: Setup| {
+        let it = it.set("lists.last_good", copy.display());
+        it.set("verdict.webhook", format!("http://{}/", receiver.address()))
+    };
+    let mut site = Site::with(1, with_copy);
+    site.redis.cli(&["SET", KEY, &site.trip("").to_string()]);
+    site.wait("prod");
+    let file = folder.path().join("last-good.trips");
+    let text = || fs::read_to_string(&file).unwrap_or_default();
+    wait_until("the file", DEADLINE, || text().contains("\"stored\":true"));
+    site.gateways.remove(0).end();
+    // What was found by others, they have told.
+    assert_eq!(told(), 0);
+    // As it is where the process was killed before it could say it.
+    let untold = text().replace("\"told\":true", "\"told\":false");
+    assert_ne!(untold, text());
+    fs::write(&file, untold).unwrap();
+    site.add(0, with_copy);
+    site.wait("prod");
+    wait_until("it is told", DEADLINE, || told() == 1);
+    wait_until("that is known", DEADLINE, || {
+        text().contains("\"told\":true")
+    });
+    site.gateways.remove(0).end();
+    site.add(0, with_copy);
+    site.wait("prod");
+    site.gateways.remove(0).end();
+    assert_eq!(told(), 1);
+}
+
+#[test]
+fn a_file_of_trips_that_cannot_be_read_is_kept_and_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("last-good");
+    let file = folder.path().join("last-good.trips");
+    fs::write(&file, "{}").unwrap();
+    let site = Site::with(1, |it| it.set("lists.last_good", copy.display()));
+    let line = site.first().wait_for_log("trips-unreadable");
+    assert!(line.contains("last-good.trips.damaged"), "{line}");
+    site.redis.cli(&["SET", KEY, &site.trip("").to_string()]);
+    site.wait("prod");
+    let aside = folder.path().join("last-good.trips.damaged");
+    wait_until("a new one", DEADLINE, || aside.exists() && file.exists());
+    assert_eq!(fs::read_to_string(aside).unwrap(), "{}");
+}
+
+#[test]
 fn a_reset_at_the_moment_that_a_trip_is_written_ends_it() {
     let site = Site::with(1, |it| it.set("redis.check_interval", "300ms"));
     let redis = &site.redis;
@@ -644,7 +745,10 @@ fn beside(gateway: &Gateway, what: &str) -> std::path::PathBuf {
 
 #[test]
 fn with_a_lists_file_the_key_is_a_file_beside_it_and_holds_through_a_restart() {
-    let site = FileSite::with(&[GRAY], |it| it.set("gateway.pid_file", "pid"));
+    let site = FileSite::with(&[GRAY], |it| {
+        let it = it.set("verdict.mode", "enforce");
+        it.set("gateway.pid_file", "pid")
+    });
     let FileSite { gateway, .. } = &site;
     let _last = LastProcess(gateway);
     assert_eq!(served(gateway, GRAY), "pre");
@@ -654,6 +758,11 @@ fn with_a_lists_file_the_key_is_a_file_beside_it_and_holds_through_a_restart() {
     gateway.wait_for_access(&format!("client={GRAY} pool=prod reason=tripped"));
     let explained = stdout_of(&["explain", GRAY, "--offline", "-c", &ini(gateway)]);
     assert!(explained.contains("tripped"), "{explained}");
+    wait_until("it says what it is about", DEADLINE, || {
+        let text = fs::read_to_string(&key).unwrap();
+        let value: Value = serde_json::from_str(&text).unwrap_or_default();
+        value["pre"].is_string() && value["reason"] == "stop"
+    });
     upgrade_well(gateway);
     assert_eq!(served(gateway, GRAY), "prod");
     fs::remove_file(&key).unwrap();

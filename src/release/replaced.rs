@@ -1,7 +1,7 @@
 //! A file that is replaced in one step: whoever reads it finds the old text or the new one, also where the
 //! machine has stopped in between.
 
-use std::fs::{self, Metadata, OpenOptions, Permissions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
@@ -31,7 +31,16 @@ pub(super) fn replace(
     let beside = PathBuf::from(beside);
     let written = write_through(&beside, text, access).and_then(|()| fs::rename(&beside, path));
     // Nobody has a use for it; that it may stay is no worse than what has failed.
-    written.inspect_err(|_| drop(fs::remove_file(&beside)))
+    written.inspect_err(|_| drop(fs::remove_file(&beside)))?;
+    // It is in its place, whether the disk knows that or not.
+    let _ = sync_folder_of(path);
+    Ok(())
+}
+
+/// Has the disk know which files the folder of this one has.
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn write_through(path: &Path, text: &[u8], access: FileAccess<'_>) -> io::Result<()> {

@@ -22,18 +22,22 @@
 //! over with the very swap that brings another version. Nothing here is waited for by a request.
 //!
 //! A trip that is unwritten is written by a thread of its own ([`writing`]), again and again until the store
-//! has it; so is the file from which the next process of this gateway knows it ([`memory`]). Of several
-//! gateways that have found the same, the one that has written it tells people.
+//! has it; by another one ([`saving`]) the file from which the next process of this gateway knows it
+//! ([`memory`]). Nobody hears of it before one of the two has it. Of several gateways that have found the
+//! same, the one that has written it tells people ([`announcing`]).
 //!
 //! [`Pools::set_tripped`]: crate::upstream::serving::Pools::set_tripped
 
+mod announcing;
 mod beside;
 mod key;
 mod known;
 mod memory;
 mod place;
 mod record;
+mod saving;
 mod task;
+mod texts;
 mod there;
 mod writing;
 
@@ -45,12 +49,14 @@ use serde_json::Value;
 
 use self::known::KnownRelease;
 use self::place::TripsPlace;
+use self::saving::SavingNotes;
 use super::rollout::Rollout;
 use super::state::{DELETED, ReleaseState, ResetNote, Trip};
 use super::webhook::{ReleaseNotice, Webhook};
 use crate::config::Config;
 use crate::fleet::release::NodeRelease;
 use crate::lists::{Digest, ListName, Lists, ServiceName};
+use crate::process::supervised;
 use crate::store::{ReleaseReading, ReleaseWatch, StoredText};
 use crate::upstream::in_force::InForce;
 
@@ -58,12 +64,14 @@ use crate::upstream::in_force::InForce;
 pub(crate) struct Trips {
     in_force: Arc<InForce>,
     known: Mutex<KnownReleases>,
-    /// Held while the file is written: what was last said of an error.
-    saving: Mutex<Option<String>>,
+    /// Held while the file is written.
+    saving: Mutex<SavingNotes>,
     /// Of what this gateway has taken back, people are told.
     webhook: Arc<Webhook>,
-    /// Rung when there is something to be written.
+    /// Rung when there is something to be written to the store.
     wake: Sender<()>,
+    /// Rung when there is something to be written to the file.
+    wake_file: Sender<()>,
     /// Rung when others want to know.
     bell: Sender<()>,
 }
@@ -97,7 +105,7 @@ impl Trips {
     /// Begins with what another process has handed over, if there was one; else with what the file has.
     ///
     /// # Errors
-    /// When the thread that writes cannot be started.
+    /// When the threads that write cannot be started.
     pub(crate) fn start(
         config: &Config,
         in_force: &Arc<InForce>,
@@ -106,16 +114,23 @@ impl Trips {
         handed: Option<Option<&str>>,
     ) -> std::io::Result<Arc<Self>> {
         let place = TripsPlace::of(config, handed.is_some());
+        let read = memory::read(&place).map_err(|unread| unread.tell());
+        let unread = read.as_ref().err().cloned();
         let mut services = match handed {
             Some(text) => text.map_or_else(BTreeMap::new, |it| memory::parse(it, &place.name)),
-            None => memory::read(&place),
+            None => read.unwrap_or_default(),
         };
         services.retain(|it, _| is_looked_at(config, it));
         let (wake, news) = bounded(1);
+        let (wake_file, news_of_file) = bounded(1);
+        let notes = SavingNotes {
+            error: None,
+            unread,
+        };
         let trips = Arc::new(Self {
             in_force: Arc::clone(in_force),
             webhook: Arc::clone(webhook),
-            saving: Mutex::default(),
+            saving: Mutex::new(notes),
             known: Mutex::new(KnownReleases {
                 services,
                 read: BTreeSet::new(),
@@ -123,12 +138,15 @@ impl Trips {
                 is_unsaved: true,
             }),
             wake,
+            wake_file,
             bell,
         });
         trips.tick();
         let writer = Arc::clone(&trips);
         let run = move || writer.write_all(&news);
-        crate::process::supervised::spawn("trips", run)?;
+        supervised::spawn("trips", run)?;
+        let saver = Arc::clone(&trips);
+        supervised::spawn("trips-file", move || saver.save_all(&news_of_file))?;
         Ok(trips)
     }
 
@@ -141,6 +159,11 @@ impl Trips {
         // A ring that nobody has heard yet is enough.
         let _ = self.wake.try_send(());
         let _ = self.bell.try_send(());
+        self.ring_file();
+    }
+
+    fn ring_file(&self) {
+        let _ = self.wake_file.try_send(());
     }
 
     /// The name of this gateway, as its trips have it.
@@ -149,7 +172,7 @@ impl Trips {
     }
 
     /// Takes the version back that `trip` is about: from now on here, and for all as soon as the store has
-    /// it. False where that is not the one in `pre`, was taken back before, or was found of another epoch.
+    /// it. Neither that nor the disk is waited for. False where that is not the one in `pre`, was taken back before, or was found of another epoch.
     pub(crate) fn trip(&self, service: &ServiceName, trip: Trip) -> bool {
         let mut known = self.known();
         let Some(lists) = self.in_force.load_of(service) else {
@@ -166,18 +189,8 @@ impl Trips {
             return false;
         }
         release.find(trip);
-        if let Some(of) = self.in_force.serving().of(service) {
-            of.pools().set_tripped(version);
-        }
+        self.settle(service, release);
         known.is_unsaved = true;
-        drop(known);
-        // Before anybody hears of it: what was said is not forgotten, should this process be killed now.
-        self.save();
-        let mut known = self.known();
-        if let Some(release) = known.services.get_mut(service) {
-            release.is_being_kept = false;
-            self.settle(service, release);
-        }
         drop(known);
         self.ring();
         true
@@ -306,7 +319,7 @@ impl Trips {
             Some(held) if held.version == lists.version => {
                 // Of several that have found the same, one has written it.
                 known.is_own = self.webhook.is_node(&held.trip.by);
-                if known.told != Some(held.version) && !known.is_being_kept {
+                if known.told != Some(held.version) && !known.is_being_kept() {
                     known.told = Some(held.version);
                     tell_trip(service, &held.trip);
                 }
@@ -318,7 +331,8 @@ impl Trips {
                     log::info!("trip-over {name}pre={pre} reason=\"pre has other servers\"");
                 }
                 // The lists of a start may be older than what the file knows.
-                if !held.is_stored && (was_told || known.is_heard) {
+                let was_in_force = was_told || known.keeping.is_some();
+                if !held.is_stored && (was_in_force || known.is_heard) {
                     known.held = None;
                     of.pools().set_tripped(0);
                 }

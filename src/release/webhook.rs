@@ -14,7 +14,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -49,11 +49,26 @@ pub(crate) struct Webhook {
     counts: [AtomicU64; WebhookResult::ALL.len()],
 }
 
+/// Tells of a message whether it has been delivered, or was given up.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NoticeReceipt(Arc<AtomicBool>);
+
+impl NoticeReceipt {
+    /// Nobody tries to deliver it any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn end(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 struct WebhookState {
     settings: Option<Arc<WebhookSettings>>,
     /// The name of this gateway.
     node: String,
-    queue: VecDeque<ReleaseNotice>,
+    queue: VecDeque<(ReleaseNotice, NoticeReceipt)>,
     /// Another process of this gateway tells.
     rests: bool,
     /// It was said that the queue is full.
@@ -124,16 +139,27 @@ impl Webhook {
 
     /// Has somebody told. Nothing is waited for.
     pub(crate) fn tell(&self, notice: ReleaseNotice) {
+        let _ = self.tell_for_receipt(notice);
+    }
+
+    /// As [`Self::tell`]; `None` where that is up to another process.
+    pub(crate) fn tell_for_receipt(&self, notice: ReleaseNotice) -> Option<NoticeReceipt> {
+        let receipt = NoticeReceipt::default();
         let mut state = self.state();
-        if state.settings.is_none() || state.rests {
-            return;
+        if state.rests {
+            return None;
+        }
+        if state.settings.is_none() {
+            receipt.end();
+            return Some(receipt);
         }
         if state.queue.len() < QUEUE {
-            state.queue.push_back(notice);
+            state.queue.push_back((notice, receipt.clone()));
             drop(state);
             self.changed.notify_all();
-            return;
+            return Some(receipt);
         }
+        receipt.end();
         let is_told = std::mem::replace(&mut state.is_full_told, true);
         drop(state);
         self.count(WebhookResult::Dropped);
@@ -143,6 +169,7 @@ impl Webhook {
                 "webhook-failed notice={kind} error=\"{QUEUE} others wait\" tries=0 effect=\"it is not told\""
             );
         }
+        Some(receipt)
     }
 
     /// From now on, tells as the settings say.
@@ -209,7 +236,9 @@ impl Webhook {
                 return;
             }
             let mut state = self.state();
-            state.queue.pop_front();
+            if let Some((_, receipt)) = state.queue.pop_front() {
+                receipt.end();
+            }
             state.is_full_told = false;
             drop(state);
             self.changed.notify_all();
@@ -220,7 +249,7 @@ impl Webhook {
     fn next(&self) -> Option<ReleaseNotice> {
         let mut state = self.state();
         loop {
-            if let Some(notice) = state.queue.front() {
+            if let Some((notice, _)) = state.queue.front() {
                 return Some(notice.clone());
             }
             if state.ends.is_some() {

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::key::{KeyTurn, digest_of, turn_of};
 use super::memory;
@@ -13,7 +14,8 @@ use crate::config::ServiceSettings;
 use crate::lists::{Digest, ListName, ServiceName};
 use crate::release::history::ChangeRecord;
 use crate::release::ledger::note_beside;
-use crate::release::state::ReleaseState;
+use crate::release::replaced::FileAccess;
+use crate::release::state::{ReleaseState, Trip};
 use crate::store::StoredText;
 use crate::store::file::{beside, text_beside};
 use crate::store::format;
@@ -75,8 +77,49 @@ fn write_now(
     if turn == KeyTurn::Leave {
         return Ok(Written::Left);
     }
-    memory::replace(&path, format!("{}\n", trip.to_json()).as_bytes())?;
+    let text = format!("{}\n", trip.to_json());
+    memory::replace(&path, text.as_bytes(), FileAccess::Mode(0o666))?;
     Ok(Written::Yes)
+}
+
+/// Whoever writes a text has done so by then.
+const WRITTEN: Duration = Duration::from_secs(1);
+
+/// Has the file with this text of a person say which `trip` it was taken for, unless it is another one by
+/// now, or about something else.
+///
+/// # Errors
+/// Why it cannot be written.
+pub(super) fn name_text(
+    lists: &Path,
+    (service, services): (&ServiceName, &[Arc<ServiceSettings>]),
+    (text, trip): (&[u8], &Trip),
+) -> Result<(), NotWritten> {
+    let path = beside(lists, service, "tripped");
+    let name_now = || -> io::Result<()> {
+        let metadata = fs::metadata(&path)?;
+        let age = metadata.modified()?.elapsed().unwrap_or_default();
+        if age < WRITTEN {
+            return Err(io::Error::other("somebody may be writing it"));
+        }
+        let pre = pre_of(lists, (service, services));
+        let is_it = pre.is_some_and(|it| it.to_string() == trip.pre);
+        if !is_it || fs::read(&path)? != text {
+            return Ok(());
+        }
+        let text = format!("{}\n", trip.to_json());
+        memory::replace(&path, text.as_bytes(), FileAccess::As(&metadata))
+    };
+    let outcome = RefCell::new(Ok(()));
+    let noted = note_beside(lists, service, &|_| {
+        *outcome.borrow_mut() = name_now();
+        None
+    });
+    let outcome = outcome.into_inner().map_err(|error| error.to_string());
+    noted.and(outcome).map_err(|why| NotWritten {
+        why,
+        is_refused: false,
+    })
 }
 
 /// The digest of what the file has in `pre` of a service; none where that cannot be read.
@@ -98,7 +141,6 @@ mod tests {
     use nix::fcntl::{Flock, FlockArg};
 
     use super::*;
-    use crate::release::state::Trip;
     use crate::release::trips::known::HeldTrip;
 
     const LISTS: &str = "[gray]\n[pre]\n10.0.0.9\n[prod]\n10.0.0.1\n";

@@ -1,11 +1,14 @@
 //! What is known of the release of a service, and what a reading of the store makes of it. No I/O.
 
+use std::time::{Duration, Instant};
+
 use xxhash_rust::xxh64::xxh64;
 
 use crate::fleet::release::NodeRelease;
 use crate::lists::{Digest, ServiceName};
 use crate::release::rollout::Rollout;
 use crate::release::state::{ReleaseState, ResetNote, Trip};
+use crate::release::webhook::NoticeReceipt;
 use crate::store::StoredText;
 
 /// What is known of the release of a service.
@@ -36,8 +39,20 @@ pub(super) struct KnownRelease {
     /// Who has reset what was held last, if that is why it is over. The state may have another epoch by the
     /// time that it is read: a step or a share begins one, too.
     pub(super) ended_by: Option<ResetNote>,
-    /// The file is about to have what is held: until then nobody hears of it, whoever looks meanwhile.
-    pub(super) is_being_kept: bool,
+    /// Since when the file is about to have what is held: see [`Self::is_being_kept`].
+    pub(super) keeping: Option<Instant>,
+    /// What this gateway has taken back, while people are to be told of it.
+    pub(super) untold: Option<UntoldTrip>,
+}
+
+/// A trip of which people are to be told.
+#[derive(Clone, Debug)]
+pub(super) struct UntoldTrip {
+    pub(super) trip: Trip,
+    /// The store has it; or people should know that it does not.
+    pub(super) is_stored: Option<bool>,
+    /// Of the message that says so.
+    pub(super) receipt: Option<NoticeReceipt>,
 }
 
 /// A trip.
@@ -98,6 +113,9 @@ impl HeldTrip {
     }
 }
 
+/// So long the file is waited for where the store has a trip already.
+const DISK: Duration = Duration::from_secs(1);
+
 /// So many resets are known: a store that has lost its last data may have an earlier one again.
 const RESETS: usize = 16;
 
@@ -127,13 +145,22 @@ impl KnownRelease {
 
     /// This gateway takes something back, and is going to keep that.
     pub(super) fn find(&mut self, trip: Trip) {
-        self.is_being_kept = true;
+        self.keeping = Some(Instant::now());
+        self.untold = Some(UntoldTrip::new(trip.clone()));
         self.held = Some(HeldTrip {
             version: trip.version(),
             trip,
             is_stored: false,
             resets: self.resets.clone(),
         });
+    }
+
+    /// Nobody hears of what is held until it is kept: what was said is not forgotten, should this process be
+    /// killed then. Where the disk takes its time, it is enough that the store has it.
+    pub(super) fn is_being_kept(&self) -> bool {
+        let is_stored = self.held.as_ref().is_some_and(|it| it.is_stored);
+        self.keeping
+            .is_some_and(|since| !is_stored || since.elapsed() < DISK)
     }
 
     /// What the text of the key says, where these `lists` are in force or come into force.

@@ -35,7 +35,7 @@ pub(super) fn record(
     let numbers = (!trip.numbers.is_null()).then(|| format!("numbers {}", trip.numbers));
     let lines = [Some(format!("+ tripped {}", trip.pre)), found.or(numbers)];
     Some(ChangeRecord {
-        number: last.map_or(0, |it| it.number) + 1,
+        number: last.map_or(0, |it| it.number).saturating_add(1),
         id,
         // When it was, and not when the store could be told.
         at: trip.at.clone(),
@@ -60,4 +60,22 @@ fn id(trip: &Trip) -> String {
         .chain_update(&trip.pre)
         .finalize();
     hash.iter().take(8).map(|it| format!("{it:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lists::Digest;
+
+    #[test]
+    fn a_history_with_the_largest_number_goes_on() {
+        let pre = Digest::parse("0123456789abcdef").unwrap();
+        let trip = Trip::by_hand(b"stop", "default", pre, "");
+        let newest = ChangeRecord {
+            number: u64::MAX,
+            ..ChangeRecord::default()
+        };
+        let record = record(&ServiceName::default(), &trip, &[newest], "").unwrap();
+        assert_eq!(record.number, u64::MAX);
+    }
 }

@@ -1,5 +1,7 @@
 //! What is to be written of a trip, and what has come of it: the same for every store.
 
+use std::time::Duration;
+
 use super::known::HeldTrip;
 use crate::lists::ServiceName;
 use crate::release::history::ChangeRecord;
@@ -42,10 +44,54 @@ pub(super) struct NotWritten {
     pub(super) is_refused: bool,
 }
 
+/// The longest pause after attempts that were refused.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// The pause after an attempt to write that has failed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pause {
+    first: Duration,
+    last: Duration,
+}
+
+impl Pause {
+    /// At first this one.
+    pub(super) const fn of(first: Duration) -> Self {
+        Self {
+            first,
+            last: Duration::ZERO,
+        }
+    }
+
+    /// The one after an attempt that `is_refused`: twice as long as the last one. Of a connection that failed
+    /// nothing is known: it may be there the next moment.
+    pub(super) fn after(&mut self, is_refused: bool) -> Duration {
+        self.last = match is_refused {
+            true => (self.last * 2).clamp(self.first, LONGEST),
+            false => self.first,
+        };
+        self.last
+    }
+}
+
 /// Says that the history cannot say it.
 pub(super) fn tell_unrecorded(service: &ServiceName, error: &str) {
     let name = service.in_log();
     log::info!(
         "history-refused {name}error={error:?} effect=\"that the version was taken back is not in the history\""
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_is_tried_ever_more_seldom_and_a_lost_connection_at_once() {
+        let mut pause = Pause::of(Duration::from_secs(1));
+        let pauses = [(); 8].map(|()| pause.after(true).as_secs());
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(pause.after(false), Duration::from_secs(1));
+        assert_eq!(pause.after(true), Duration::from_secs(2));
+    }
 }

@@ -372,21 +372,86 @@ fn nobody_hears_of_a_trip_before_the_file_has_it_whoever_looks_meanwhile() {
     };
     // The disk is slow.
     let saving = bench.trips.saving.lock().unwrap();
-    std::thread::scope(|scope| {
-        let trips = scope.spawn(|| bench.trips_now(""));
-        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while bench.stands() != UNWRITTEN && std::time::Instant::now() < until {
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
-        assert_eq!(bench.stands(), UNWRITTEN, "it counts at once");
-        bench.trips.tick();
-        bench.reads_none();
-        assert!(!is_told());
-        drop(saving);
-        assert!(trips.join().unwrap());
-    });
-    assert!(is_told());
+    assert!(bench.trips_now(""), "nobody waits for that");
+    assert_eq!(bench.stands(), UNWRITTEN, "it counts at once");
+    bench.trips.tick();
+    bench.reads_none();
+    assert!(!is_told());
+    drop(saving);
+    wait_until(is_told);
     assert!(folder.path().join("lists.trips").exists());
+}
+
+#[test]
+fn where_the_disk_does_not_answer_it_is_enough_that_the_store_has_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("lists").display().to_string();
+    let bench = Bench::with(&config(&format!("[lists]\nlast_good = {copy}\n")), None);
+    let is_told = || {
+        let known = bench.trips.known();
+        let mut services = known.services.values();
+        services.any(|it| it.told.is_some())
+    };
+    let saving = bench.trips.saving.lock().unwrap();
+    assert!(bench.trips_now(""));
+    bench.reads(&bench.trip_in("").to_json().to_string());
+    assert!(!is_told(), "it may have answered in a moment");
+    wait_until(is_told);
+    assert!(!folder.path().join("lists.trips").exists());
+    drop(saving);
+    wait_until(|| folder.path().join("lists.trips").exists());
+}
+
+#[test]
+fn that_people_are_to_be_told_is_known_to_the_next_process_until_they_were() {
+    let is_untold = |bench: &Bench| {
+        let known = bench.trips.known();
+        known.services.values().any(|it| it.untold.is_some())
+    };
+    let bench = Bench::new();
+    assert!(bench.trips_now(""));
+    // What it was told of the store: that it is away. So nobody was told yet.
+    let handed = ReleaseWatch::hand_over(&*bench.trips).unwrap();
+    let next = Bench::with(&config(""), Some(Some(&handed)));
+    next.trips.rest(false);
+    assert!(is_untold(&next));
+    // The store has it, whoever has written it, and there is nobody to be told.
+    let value: Value = serde_json::from_str(&handed).unwrap();
+    next.reads(&value["services"]["default"]["trip"].to_string());
+    wait_until(|| !is_untold(&next));
+    // A file of before does not say, and they were.
+    let before = handed.replace(",\"told\":false", "");
+    assert_ne!(before, handed);
+    assert!(!is_untold(&Bench::with(&config(""), Some(Some(&before)))));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_kept_and_a_new_one_is_the_gateways_own() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("lists.trips");
+    std::fs::write(&file, "{\"store\":").unwrap();
+    let copy = folder.path().join("lists").display().to_string();
+    let bench = Bench::with(&config(&format!("[lists]\nlast_good = {copy}\n")), None);
+    wait_until(|| !bench.trips.known().is_unsaved);
+    drop(bench.trips.saving.lock().unwrap());
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "{\"store\":");
+    assert!(bench.trips_now(""));
+    let aside = folder.path().join("lists.trips.damaged");
+    wait_until(|| aside.exists() && file.exists());
+    assert_eq!(std::fs::read_to_string(&aside).unwrap(), "{\"store\":");
+    let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777 & !0o640, 0, "{mode:o}");
+}
+
+/// Waits for something that another thread does.
+#[track_caller]
+fn wait_until(is_so: impl Fn() -> bool) {
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !is_so() {
+        assert!(std::time::Instant::now() < until, "it never was");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
 }
 
 #[test]

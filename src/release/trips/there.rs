@@ -9,7 +9,7 @@ use super::task::{NotWritten, TripTask, Written, tell_unrecorded};
 use crate::config::{RedisSettings, ServiceKeys};
 use crate::lists::{Digest, ServiceName};
 use crate::release::ledger::{added, newest};
-use crate::release::state::{ReleaseState, with_epoch};
+use crate::release::state::{ReleaseState, Trip, with_epoch};
 use crate::store::redis::errors::{describe, io_error, is_refusal};
 use crate::store::redis::link::Link;
 use crate::store::redis::place::Finder;
@@ -82,8 +82,46 @@ pub(super) fn write_epoch(
     })
 }
 
+/// Has the key with this text of a person say which `trip` it was taken for, unless it is another one by now,
+/// or about something else. It expires as it was to.
+///
+/// # Errors
+/// Why it cannot be written.
+pub(super) fn name_text(
+    settings: &RedisSettings,
+    service: &ServiceName,
+    (text, trip): (&[u8], &Trip),
+) -> Result<(), NotWritten> {
+    let keys = settings.services.iter().find(|it| it.service == *service);
+    let Some((keys, tripped)) = keys.and_then(|it| Some((it, it.tripped.as_deref()?))) else {
+        return Ok(());
+    };
+    at_lists(settings, keys, |link| {
+        link.ask(redis::cmd("WATCH").arg(tripped))?;
+        link.ask(redis::cmd("WATCH").arg(&*keys.lists.pre))?;
+        let is_same = get(link, tripped)?.as_deref() == Some(text);
+        let FoundPre::Of(Some(pre)) = pre_of(link, &keys.lists.pre)? else {
+            return Ok(());
+        };
+        if !is_same || pre.to_string() != trip.pre {
+            return Ok(());
+        }
+        let left: i64 = redis::from_redis_value(link.ask(redis::cmd("PTTL").arg(tripped))?)?;
+        let mut pipe = redis::pipe();
+        pipe.cmd("SET").arg(tripped).arg(trip.to_json().to_string());
+        if left > 0 {
+            pipe.arg("PX").arg(left);
+        }
+        let replies = transaction::run(link, &pipe)?;
+        replies
+            .into_iter()
+            .flatten()
+            .try_for_each(|it| it.map(drop))
+    })
+}
+
 /// Does something by a connection to where the lists of a service are.
-pub(super) fn at_lists<T>(
+fn at_lists<T>(
     settings: &RedisSettings,
     keys: &ServiceKeys,
     work: impl FnOnce(&mut Link) -> RedisResult<T>,
@@ -108,19 +146,19 @@ pub(super) fn at_lists<T>(
     })
 }
 
-pub(super) fn get(link: &mut Link, key: &str) -> RedisResult<Option<Vec<u8>>> {
+fn get(link: &mut Link, key: &str) -> RedisResult<Option<Vec<u8>>> {
     redis::from_redis_value(link.ask(redis::cmd("GET").arg(key))?).map_err(RedisError::from)
 }
 
 /// What there is in `pre`.
-pub(super) enum FoundPre {
+enum FoundPre {
     /// There is no such key.
     Nothing,
     /// A list with this digest; `None` where the key is something else.
     Of(Option<Digest>),
 }
 
-pub(super) fn pre_of(link: &mut Link, pre: &str) -> RedisResult<FoundPre> {
+fn pre_of(link: &mut Link, pre: &str) -> RedisResult<FoundPre> {
     let kind = link.ask(redis::cmd("TYPE").arg(pre))?;
     let ask = match redis::from_redis_value::<String>(kind)?.as_str() {
         "none" => return Ok(FoundPre::Nothing),

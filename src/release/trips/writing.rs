@@ -1,20 +1,18 @@
-//! Writing trips to the store, so that they hold for all; and the file for the next process.
+//! Writing trips to the store, so that they hold for all.
 
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
 use super::known::{BegunAnew, HeldTrip};
 use super::place::TripsPlace;
-use super::task::{NotWritten, TripTask, Written};
-use super::{Trips, beside, memory, record, there};
+use super::task::{NotWritten, Pause, TripTask, Written};
+use super::{Trips, beside, record, there};
 use crate::config::{RedisSettings, Store};
 use crate::lists::ServiceName;
 use crate::release::history::ChangeRecord;
 use crate::release::state::{ReleaseState, Trip};
-use crate::release::webhook::ReleaseNotice;
 
 /// Time between two looks at all services, and between two attempts to write.
 const LOOK: Duration = Duration::from_secs(1);
@@ -24,9 +22,6 @@ const SEEN: Duration = Duration::from_secs(5);
 
 /// Time between two attempts to write an epoch.
 const PAUSE: Duration = Duration::from_secs(2);
-
-/// The longest pause after attempts that were refused, each twice as long as the one before.
-const REFUSED: Duration = Duration::from_secs(60);
 
 /// So long an epoch is left to gateways that take versions back, by one that only observes; and nobody says
 /// that it cannot write what another one may write.
@@ -40,9 +35,9 @@ struct Attempt {
     service: ServiceName,
     held: HeldTrip,
     since: Instant,
-    at: Instant,
-    /// Since then.
-    pause: Duration,
+    /// Not before this.
+    due: Instant,
+    pause: Pause,
     is_over: bool,
     /// The state of the store that says so, if one does.
     over_by: Option<Box<ReleaseState>>,
@@ -56,17 +51,8 @@ struct EpochAttempt {
     since: Instant,
     /// Not before this.
     due: Instant,
-    pause: Duration,
+    pause: Pause,
     is_told: bool,
-}
-
-/// The pause after an attempt that was not successful, where the one before it was `pause`, and `first` is
-/// the shortest. Of a connection that failed nothing is known: it may be there the next moment.
-fn pause_after(pause: Duration, first: Duration, is_refused: bool) -> Duration {
-    match is_refused {
-        true => (pause * 2).clamp(first, REFUSED),
-        false => first,
-    }
 }
 
 impl EpochAttempt {
@@ -76,18 +62,18 @@ impl EpochAttempt {
             begun,
             since: now,
             due: if is_enforcing { now } else { now + OTHERS },
-            pause: PAUSE / 2,
+            pause: Pause::of(PAUSE),
             is_told: false,
         }
     }
 
     fn make(&mut self, settings: &RedisSettings, service: &ServiceName) {
         let outcome = there::write_epoch(settings, service, &self.begun);
-        self.pause = match &outcome {
+        let pause = match &outcome {
             Ok(()) => SEEN,
-            Err(error) => pause_after(self.pause, PAUSE, error.is_refused),
+            Err(error) => self.pause.after(error.is_refused),
         };
-        self.due = Instant::now() + self.pause;
+        self.due = Instant::now() + pause;
         // Until then, another gateway may have written it.
         if let Err(error) = outcome
             && self.since.elapsed() >= OTHERS
@@ -106,9 +92,7 @@ impl Trips {
     /// Writes what is to be written, for as long as the process lives.
     pub(super) fn write_all(&self, news: &Receiver<()>) {
         let mut attempts: Vec<Attempt> = Vec::new();
-        let mut epochs = BTreeMap::new();
-        // What people were told last.
-        let mut noticed: BTreeMap<ServiceName, Trip> = BTreeMap::new();
+        let (mut epochs, mut texts) = (BTreeMap::new(), BTreeMap::new());
         loop {
             // A ring or not.
             let _ = news.recv_timeout(LOOK);
@@ -117,8 +101,6 @@ impl Trips {
             if place.rests {
                 continue;
             }
-            self.save();
-            self.write_epochs(&place, &mut epochs);
             attempts.retain(|it| unwritten.contains(&(it.service.clone(), it.held.clone())));
             for (service, held) in unwritten {
                 let known = attempts.iter().position(|it| it.service == service);
@@ -127,21 +109,17 @@ impl Trips {
                     Some(at) => attempts.swap_remove(at),
                     None => Attempt::new(service, held),
                 };
-                let known = attempt.make(&place, self);
-                let trip = &attempt.held.trip;
-                if let Some(is_stored) = known
-                    && trip.by == place.node
-                    && noticed.get(&attempt.service) != Some(trip)
-                {
-                    let notice = ReleaseNotice::tripped(&attempt.service, trip, is_stored);
-                    self.webhook.tell(notice);
-                    noticed.insert(attempt.service.clone(), trip.clone());
+                if let Some(is_stored) = attempt.make(&place, self) {
+                    self.note_written(&attempt.service, &attempt.held.trip, is_stored);
                 }
                 match attempt.is_over {
                     true => self.is_over(&attempt.service, &attempt.held.trip, attempt.over_by),
                     false => attempts.push(attempt),
                 }
             }
+            self.announce();
+            self.write_epochs(&place, &mut epochs);
+            self.name_texts(&place, &mut texts);
         }
     }
 
@@ -208,30 +186,6 @@ impl Trips {
             self.ring();
         }
     }
-
-    /// Writes the file, if it says something else.
-    pub(super) fn save(&self) {
-        let told = self.saving.lock();
-        let mut told = told.unwrap_or_else(PoisonError::into_inner);
-        let mut known = self.known();
-        if !known.is_unsaved || known.place.rests {
-            return;
-        }
-        let (place, services) = (known.place.clone(), known.services.clone());
-        known.is_unsaved = false;
-        drop(known);
-        match memory::write(&place, &services) {
-            Ok(()) => *told = None,
-            Err(error) => {
-                self.known().is_unsaved = true;
-                let error = error.to_string();
-                if told.as_ref() != Some(&error) {
-                    log::warn!("trips-not-saved error={error:?}");
-                }
-                *told = Some(error);
-            }
-        }
-    }
 }
 
 impl Attempt {
@@ -240,8 +194,8 @@ impl Attempt {
             service,
             held,
             since: Instant::now(),
-            at: Instant::now(),
-            pause: LOOK / 2,
+            due: Instant::now(),
+            pause: Pause::of(LOOK),
             is_over: false,
             over_by: None,
             told: None,
@@ -249,20 +203,20 @@ impl Attempt {
     }
 
     fn is_due(&self) -> bool {
-        self.at.elapsed() >= self.pause
+        Instant::now() >= self.due
     }
 
     /// Tries to write it. True if the store has it now; false if people should know that it does not; `None`
     /// if there is nothing to tell.
     fn make(&mut self, place: &TripsPlace, trips: &Trips) -> Option<bool> {
         let outcome = self.write(place, trips);
-        self.at = Instant::now();
-        self.pause = match &outcome {
+        let pause = match &outcome {
             Ok(Written::Yes | Written::Before) => SEEN,
-            Ok(Written::Left) => pause_after(self.pause, LOOK, true),
-            Err(error) => pause_after(self.pause, LOOK, error.is_refused),
+            Ok(Written::Left) => self.pause.after(true),
+            Err(error) => self.pause.after(error.is_refused),
             Ok(Written::Over(_) | Written::Empty | Written::Again) => LOOK,
         };
+        self.due = Instant::now() + pause;
         let (name, pre) = (self.service.in_log(), &self.held.trip.pre);
         let error = match outcome {
             Ok(written @ (Written::Yes | Written::Before)) => {
@@ -302,24 +256,5 @@ impl Attempt {
             Store::Redis(settings) => there::write_trip(settings, service, &task),
             Store::File(path) => beside::write_trip(path, (service, &place.services), &task),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_refused_is_tried_ever_more_seldom_and_a_lost_connection_at_once() {
-        let mut pause = LOOK / 2;
-        let pauses: Vec<u64> = std::iter::repeat_with(|| {
-            pause = pause_after(pause, LOOK, true);
-            pause.as_secs()
-        })
-        .take(8)
-        .collect();
-        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!(pause_after(pause, LOOK, false), LOOK);
-        assert_eq!(pause_after(PAUSE / 2, PAUSE, true), PAUSE);
     }
 }
