@@ -1108,6 +1108,32 @@ fn a_text_that_is_too_long_for_the_state_of_a_release_is_refused() {
 }
 
 #[test]
+fn the_longest_state_that_is_written_is_read_by_gateways() {
+    let site = Site::with(|it| it.set("redis.heartbeat", "300ms").set("redis.node", "gw-a"));
+    let (desk, redis) = (Desk::beside(&site.gateway), &site.redis);
+    let freeze = ["freeze", "--by", "ann", "--wait"];
+    desk.done(&freeze);
+    let frozen = text(redis, "graygate:release").unwrap();
+    let others = |more: usize| {
+        let left = 65_536 - frozen.len() - "\"others\":\"\",".len() + more;
+        let state = format!("{{\"others\":\"{}\"}}", "x".repeat(left));
+        redis.cli(&["SET", "graygate:release", &state]);
+    };
+    others(1);
+    assert!(desk.refused(&freeze).contains("would have 65537 bytes"));
+    others(0);
+    wait_until("it is not frozen", DEADLINE, || {
+        let told = text(redis, "graygate:node:gw-a").unwrap_or_default();
+        told.contains("\"frozen\":false")
+    });
+    let said = desk.done(&freeze);
+    assert!(
+        said.contains("the only gateway has heard: the lists are frozen"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_number_that_nobody_has_given_is_none_and_changes_are_counted_on() {
     let redis = Redis::start();
     redis.push("prod", &[&"127.0.2.2"]);

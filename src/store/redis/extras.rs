@@ -38,7 +38,7 @@ use crate::store::reading::{NO_STATE, is_state};
 const LONGEST: usize = 1024;
 
 /// The longest text about a release, in bytes.
-const LONGEST_TEXT: usize = 64 << 10;
+pub(super) const LONGEST_TEXT: usize = 64 << 10;
 
 /// What an entry of a gray list has that is, or may be, a share.
 const SHARE: &[u8] = b"percent:";

@@ -13,6 +13,7 @@ use memchr::memchr;
 use redis::RedisResult;
 
 use super::errors::{io_error, too_long};
+use super::extras::LONGEST_TEXT;
 use crate::lists::LONGEST_ENTRY;
 use crate::store::{Entries, heavy};
 
@@ -22,8 +23,11 @@ const LONGEST_LINE: usize = 64 * 1024;
 /// The length of the shortest value: `+`, and the end of its line.
 const SHORTEST: usize = 3;
 
-/// How much of an entry is kept: enough to see that it is too long to be one.
-const KEPT: usize = LONGEST_ENTRY + 1;
+/// How much of a text is kept: enough to see that it is too long to be about a release.
+const KEPT: usize = LONGEST_TEXT + 1;
+
+/// How much of an entry is: enough to see that it is too long to be one.
+const KEPT_ENTRY: usize = LONGEST_ENTRY + 1;
 
 /// How long a reply may be.
 #[derive(Clone, Copy, Debug)]
@@ -352,7 +356,8 @@ impl<'a> Replies<'a> {
             Entries::with_capacity(head.count.min(most), heavy::room(self.rest.len()));
         for _ in 0..head.count {
             let entry = self.text()?;
-            entries.push(entry.ok_or_else(|| io_error("an entry is not text"))?);
+            let entry = entry.ok_or_else(|| io_error("an entry is not text"))?;
+            entries.push(&entry[..entry.len().min(KEPT_ENTRY)]);
         }
         Ok(entries)
     }
@@ -478,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_text_that_is_too_long_for_an_entry_only_that_is_kept() {
+    fn of_what_is_too_long_for_an_entry_or_a_text_only_that_is_kept() {
         let longest = LONGEST_ENTRY;
         let lengths = [longest, longest + 1, longest + 2, 3, 500_000, 0];
         let bytes = [b"*2\r\n", &texts(&lengths)[..], b"-WRONGTYPE no set\r\n"].concat();
@@ -487,10 +492,20 @@ mod tests {
             let mut replies = Replies::of(&bytes).unwrap().unwrap();
             let entries = replies.entries().unwrap();
             let lengths: Vec<usize> = entries.into_iter().map(<[u8]>::len).collect();
-            assert_eq!(lengths, [longest, KEPT, KEPT, 3, KEPT, 0]);
+            assert_eq!(lengths, [longest, KEPT_ENTRY, KEPT_ENTRY, 3, KEPT_ENTRY, 0]);
             let refused = replies.entries().unwrap_err();
             assert_eq!(refused.code(), Some("WRONGTYPE"));
         }
+    }
+
+    #[test]
+    fn a_text_about_a_release_is_kept_up_to_its_longest() {
+        let bytes = texts(&[KEPT_ENTRY + 1, LONGEST_TEXT, LONGEST_TEXT + 2]);
+        let bytes = kept(&bytes, 1000, Bounds::lists(bytes.len())).0.unwrap();
+        let mut replies = Replies::of(&bytes).unwrap().unwrap();
+        let mut length = || replies.string().unwrap().unwrap().len();
+        let lengths = [length(), length(), length()];
+        assert_eq!(lengths, [KEPT_ENTRY + 1, LONGEST_TEXT, LONGEST_TEXT + 1]);
     }
 
     #[test]
