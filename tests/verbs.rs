@@ -268,7 +268,13 @@ fn what_must_not_be_is_refused_and_nothing_changes() {
         desk.refused(&["admit", "3.3.3.3"])
             .contains("something else")
     );
-    redis.cli(&["DEL", "graygate:release", "gray"]);
+    redis.cli(&["DEL", "graygate:release", "gray", "graygate:tripped"]);
+    redis.push("graygate:tripped", &[&"x"]);
+    assert!(
+        desk.refused(&["admit", "3.3.3.3"])
+            .contains("graygate:tripped must be a string")
+    );
+    redis.cli(&["DEL", "graygate:tripped"]);
     redis.cli(&["SET", "gray", "x"]);
     assert!(
         desk.refused(&["admit", "3.3.3.3"])
@@ -322,6 +328,23 @@ fn gateways_are_waited_for_to_hear_of_a_freeze_a_thaw_and_a_reset() {
                     old does not say what it holds, and does not freeze if its verdict is off\n";
     assert!(said.ends_with(not_told), "{said}");
     redis.cli(&["DEL", "graygate:node:old"]);
+    // Where there is nothing to change, gateways may still have something else.
+    desk.done(&["thaw"]);
+    desk.done(&["admit", "127.0.0.6", "--wait"]);
+    other.signal(Signal::SIGSTOP);
+    desk.done(&["rollback"]);
+    let again = desk.run(&["rollback", "--wait", "--timeout", "1s"]);
+    let why = String::from_utf8(again.stderr).unwrap();
+    let lacks = "there was nothing to change; 1 of 2 gateways hold";
+    assert!(why.contains(lacks) && why.contains("gw-b"), "{why}");
+    assert_eq!(again.status.code(), Some(1));
+    other.signal(Signal::SIGCONT);
+    let again = desk.done(&["rollback", "--wait"]);
+    assert!(
+        again.contains("nothing to change\nall 2 gateways hold"),
+        "{again}"
+    );
+    desk.done(&["freeze", "--wait"]);
     // One that stands has not heard, and differs.
     other.signal(Signal::SIGSTOP);
     let tried = desk.run(&["thaw", "--wait", "--timeout", "1s"]);
@@ -1020,6 +1043,32 @@ fn a_promotion_is_checked_again_where_others_have_changed_the_lists_meanwhile() 
     assert!(why.contains(lacks), "{why}");
     assert_eq!(list(redis, "prod"), prod);
     site.gateway.signal(Signal::SIGCONT);
+}
+
+#[test]
+fn of_two_who_take_back_the_last_change_one_does() {
+    let redis = Redis::start();
+    redis.push("pre", &[&"127.0.1.1"]);
+    redis.push("prod", &[&"127.0.2.1"]);
+    let relay = Relay::to(redis.address());
+    let url = format!("redis://{}/0", relay.address());
+    let (slow, fast) = (Desk::with(Setup::new().redis(url)), Desk::of(&redis));
+    for entry in ["10.0.0.1", "10.0.0.2"] {
+        fast.done(&["admit", entry]);
+    }
+    relay.keep_back("$4\r\nundo\r\n");
+    let undo = slow.spawn(&["undo", "--yes"]);
+    wait_until("it is about to", DEADLINE, || relay.keeps_back());
+    fast.done(&["undo", "--yes"]);
+    relay.pass_on();
+    let output = undo.wait_with_output().unwrap();
+    let why = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{why}");
+    assert!(
+        why.contains("others were faster, and change 2 is not the last any more, but change 3"),
+        "{why}"
+    );
+    assert_eq!(list(&redis, "gray"), ["10.0.0.1"]);
 }
 
 #[test]

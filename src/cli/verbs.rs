@@ -62,7 +62,9 @@ pub(crate) fn perform_checked(
     let order = Order::new(verb, plain(&by), flags.reason.clone());
     let mut notes = Vec::new();
     let mut confirmation = Confirmation::default();
+    let mut takes_back = None;
     let mut hear = |change: &ListsChange| {
+        is_the_same(&mut takes_back, change)?;
         notes = check(&config, change)?;
         if flags.dry_run {
             return Ok(Consent::No);
@@ -87,6 +89,26 @@ pub(crate) fn perform_checked(
         order: &order,
     };
     Ok(outcome.report(done, notes, telling))
+}
+
+/// Whoever takes back the last change means the one that was the last when he said so: that of somebody who
+/// was faster may be what takes it back already.
+fn is_the_same(before: &mut Option<u64>, change: &ListsChange) -> Result<(), String> {
+    let Some(now) = change.takes_back else {
+        return match before {
+            Some(before) => Err(format!(
+                "not done: others were faster, and change {before} is not the last any more"
+            )),
+            None => Ok(()),
+        };
+    };
+    match *before.get_or_insert(now) {
+        before if before == now => Ok(()),
+        before => Err(format!(
+            "not done: others were faster, and change {before} is not the last any more, but change {now}; \
+             look at `graygate history`"
+        )),
+    }
 }
 
 /// The longest reason, in characters: it is in the state of the release, which gateways read up to a size.
@@ -191,7 +213,9 @@ impl VerbOutcome<'_> {
         text.push_str(&said);
         text.push('\n');
         let (mut held, mut failed) = (None, None);
-        if let Some(number) = number {
+        // Also where nothing is to be changed: that the store has it, does not say that gateways do.
+        let is_there = change.is_none() && self.order.verb.is_of_lists() && !self.flags.dry_run;
+        if number.is_some() || is_there {
             match self.awaited(&change) {
                 Some(awaited) => match self.wait(number, awaited) {
                     Ok(waited) => held = waited,
@@ -236,13 +260,14 @@ impl VerbOutcome<'_> {
             }));
         match failed {
             None => report,
-            Some(why) => report.but(format!("the change was made; {why}")),
+            Some(why) if number.is_some() => report.but(format!("the change was made; {why}")),
+            Some(why) => report.but(format!("there was nothing to change; {why}")),
         }
     }
 
     /// What gateways will hold that they have not held before, as far as they tell.
     fn awaited(&self, change: &ListsChange) -> Option<AwaitedState> {
-        if change.before != change.after {
+        if change.before != change.after || change.is_none() {
             return Some(AwaitedState::of_service(
                 self.service.clone(),
                 change.after.to_string(),
@@ -257,14 +282,16 @@ impl VerbOutcome<'_> {
     ///
     /// # Errors
     /// Who does not, or why that is not known.
-    fn wait(&self, number: u64, awaited: AwaitedState) -> Result<Option<String>, String> {
+    fn wait(&self, number: Option<u64>, awaited: AwaitedState) -> Result<Option<String>, String> {
         let flags = self.flags;
         let is_asked_for = flags.wait || !flags.no_wait && io::stdout().is_terminal();
         if !is_asked_for {
             return Ok(None);
         }
         // Whoever ends the wait should know what is done.
-        if io::stderr().is_terminal() {
+        if let Some(number) = number
+            && io::stderr().is_terminal()
+        {
             let text = format!("graygate: change {number} is made; waiting for the gateways\n");
             let _ = io::stderr().write_all(text.as_bytes());
         }
@@ -285,9 +312,11 @@ impl VerbOutcome<'_> {
     }
 
     /// Notes by what this change was overtaken, if it was: gateways may never have had what it gave.
-    fn follow(&self, number: u64, awaited: &mut AwaitedState) {
+    fn follow(&self, number: Option<u64>, awaited: &mut AwaitedState) {
         match awaited {
-            AwaitedState::Lists(lists) => lists.overtaken_by(self.later(number)),
+            AwaitedState::Lists(lists) => {
+                lists.overtaken_by(number.and_then(|it| self.later(it)));
+            }
             AwaitedState::Release(_, turn) if turn.resets() => {
                 if let Some(epoch) = self.epoch() {
                     turn.follow(epoch);
@@ -320,7 +349,7 @@ impl VerbOutcome<'_> {
     }
 
     /// Waits for the only gateway that has this lists file.
-    fn wait_for_gateway(&self, number: u64, digest: &str) -> Result<String, String> {
+    fn wait_for_gateway(&self, number: Option<u64>, digest: &str) -> Result<String, String> {
         let asker = AdminClient::of(&self.flags.config)?;
         let limit = self.flags.timeout.min(LONGEST_WAIT);
         let until = Instant::now() + limit;
@@ -335,6 +364,7 @@ impl VerbOutcome<'_> {
                 return Ok(format!("the gateway holds {digest}"));
             }
             if let Some(holds) = holds
+                && let Some(number) = number
                 && let Some(later) = self.later(number).filter(|it| it.digest == *holds)
             {
                 let LaterLists { digest, by } = later;

@@ -81,6 +81,19 @@ impl Verb {
         }
     }
 
+    /// It makes lists what they are to be, and nothing else.
+    pub(crate) const fn is_of_lists(&self) -> bool {
+        matches!(
+            self,
+            Self::Admit(_)
+                | Self::Remove(_)
+                | Self::Stage(..)
+                | Self::Promote { .. }
+                | Self::Rollback(_)
+                | Self::Undo
+        )
+    }
+
     /// How much of the history it has to know.
     pub(crate) const fn needs_back_to(&self) -> BackTo {
         match self {
@@ -134,6 +147,8 @@ pub(crate) struct ListsChange {
     pub(crate) reason: Option<String>,
     /// Who it is in the history, where that is not whoever has ordered it.
     pub(crate) by: Option<String>,
+    /// The number of the change that it takes back, where the order does not say which.
+    pub(crate) takes_back: Option<u64>,
 }
 
 impl ListsChange {
@@ -328,6 +343,7 @@ fn judged(work: Work<'_>, wanted: WantedChange) -> ListsChange {
         verb: wanted.verb,
         reason: wanted.reason,
         by: wanted.by,
+        takes_back: wanted.takes_back,
     }
 }
 

@@ -28,7 +28,10 @@ pub(super) fn rollback(work: &Work<'_>, to: Option<u64>) -> Result<WantedChange,
 /// and it is what is taken back.
 fn promoted_back(work: &Work<'_>, promotion: &ChangeRecord) -> Result<WantedChange, String> {
     let before = kept(promotion)?;
-    let mut wanted = restored(work, promotion, before);
+    let mut wanted = WantedChange {
+        takes_back: Some(promotion.number),
+        ..restored(work, promotion, before)
+    };
     let share = before.stage.as_ref().and_then(|it| it["share"].as_str());
     let (Some(share), None) = (share, &work.terms.gray_of) else {
         return Ok(wanted);
@@ -52,22 +55,36 @@ fn promoted_back(work: &Work<'_>, promotion: &ChangeRecord) -> Result<WantedChan
 /// Nobody is gray.
 pub(super) fn emptied(work: &Work<'_>) -> Result<WantedChange, String> {
     work.must_own_gray()?;
+    let mut wanted = WantedChange {
+        notes: standing_promotion(work).into_iter().collect(),
+        ..WantedChange::default()
+    };
     if work.found.lists.gray.entries.is_empty() {
-        return Ok(WantedChange {
-            notes: vec![
-                "gray is empty: nobody gets pre; `graygate rollback --to N` takes back what an earlier change \
-                 has done, by the numbers of `graygate history`"
-                    .to_owned(),
-            ],
-            ..WantedChange::default()
-        });
+        let note = "gray is empty: whoever holds these lists gives pre to nobody; `graygate rollback --to N` \
+                    takes back what an earlier change has done, by the numbers of `graygate history`";
+        wanted.notes.push(note.to_owned());
+        return Ok(wanted);
     }
-    let mut wanted = WantedChange::default();
     wanted.edits.gray = Edit::emptied();
     let mut state = work.next_state();
     without_share(&mut state);
     wanted.state = Some(state);
     Ok(wanted)
+}
+
+/// That what was promoted stays, where there is no other new version that could be meant; as far back as the
+/// history was read.
+fn standing_promotion(work: &Work<'_>) -> Option<String> {
+    let moves = ["promote", "rollback", "undo"];
+    let mut records = work.found.history.iter();
+    let last = records.find(|it| it.is_of_lists() && moves.contains(&&*it.verb))?;
+    (last.verb == "promote" && work.lists.pre.is_empty()).then(|| {
+        format!(
+            "prod stays what {} has made it; `graygate rollback --to {}` takes that back, and all that came since",
+            last.in_words(),
+            last.number
+        )
+    })
 }
 
 /// The last change is taken back, whoever has made it.
@@ -82,7 +99,10 @@ pub(super) fn undo(work: &Work<'_>) -> Result<WantedChange, String> {
         ));
     }
     let before = kept(last)?;
-    Ok(restored(work, last, before))
+    Ok(WantedChange {
+        takes_back: Some(last.number),
+        ..restored(work, last, before)
+    })
 }
 
 /// What a record keeps of the lists of before.

@@ -130,6 +130,8 @@ pub(super) struct WantedChange {
     pub(super) reason: Option<String>,
     /// Who it is in the history, where that is not whoever has ordered it.
     pub(super) by: Option<String>,
+    /// The change that is taken back, where the order does not say which.
+    pub(super) takes_back: Option<u64>,
 }
 
 /// The lists that gateways read in these texts.

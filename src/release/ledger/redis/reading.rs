@@ -175,10 +175,10 @@ impl RedisLedger<'_> {
             };
         }
         let mut texts = Vec::with_capacity(keys.len());
-        for _ in keys {
+        for key in keys {
             let text = match link.receive()?.extract_error() {
                 Ok(text) => redis::from_redis_value(text).map_err(RedisError::from),
-                Err(error) => Err(error),
+                Err(error) => Err(explained_text(error, key)),
             };
             texts.push(text);
         }
@@ -263,6 +263,17 @@ pub(super) fn trimmed(mut text: Vec<u8>) -> Vec<u8> {
         }
     }
     text
+}
+
+/// An error of a server for a key that is no string, with what that means.
+fn explained_text(error: RedisError, key: &str) -> RedisError {
+    match error.code() {
+        Some("WRONGTYPE") => {
+            let detail = format!("{key} must be a string, but is something else; delete it");
+            redis::make_extension_error("WRONGTYPE".to_owned(), Some(detail))
+        }
+        _ => error,
+    }
 }
 
 /// An error of a server from before there were streams, or of a key that is something else, with what that
