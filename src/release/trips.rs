@@ -48,8 +48,8 @@ use crossbeam_channel::{Sender, bounded};
 use serde_json::Value;
 
 use self::known::KnownRelease;
+use self::memory::SavingNotes;
 use self::place::TripsPlace;
-use self::saving::SavingNotes;
 use super::rollout::Rollout;
 use super::state::{DELETED, ReleaseState, ResetNote, Trip};
 use super::webhook::{ReleaseNotice, Webhook};
@@ -172,7 +172,8 @@ impl Trips {
     }
 
     /// Takes the version back that `trip` is about: from now on here, and for all as soon as the store has
-    /// it. Neither that nor the disk is waited for. False where that is not the one in `pre`, was taken back before, or was found of another epoch.
+    /// it. Neither that nor the disk is waited for. False where that is not the one in `pre`, was taken back
+    /// before, or was found of another epoch.
     pub(crate) fn trip(&self, service: &ServiceName, trip: Trip) -> bool {
         let mut known = self.known();
         let Some(lists) = self.in_force.load_of(service) else {

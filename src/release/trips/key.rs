@@ -17,9 +17,9 @@ pub(super) enum KeyTurn {
     Leave,
 }
 
-/// What follows for `trip`, where the key has this `text`, and `pre` is that list. One that lags `behind` the
-/// store is about to see what is there, and leaves an empty key alone as well; one that was told not to
-/// follow (its lists are frozen, or those of the store are held) does not lag.
+/// What follows for `trip`, where the key has this `text`, and the store has `pre`. A gateway that `lags` is
+/// about to see what is there, and leaves an empty key alone as well; one that does not follow the store (its
+/// lists are frozen, or held) has to write: what it has taken back may be in force elsewhere, too.
 pub(super) fn turn_of(
     text: Option<&[u8]>,
     pre: Option<Digest>,

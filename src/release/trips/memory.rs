@@ -31,6 +31,14 @@ pub(super) struct UnreadFile {
     error: String,
 }
 
+/// What is known of the file.
+pub(super) struct SavingNotes {
+    /// Why it could not be written, as was said last.
+    pub(super) error: Option<String>,
+    /// What is there cannot be read, so it is kept.
+    pub(super) unread: Option<UnreadFile>,
+}
+
 impl UnreadFile {
     /// What it is called once another one has taken its place.
     fn aside(&self) -> PathBuf {

@@ -12,14 +12,6 @@ use super::{Trips, memory};
 /// What could not be written is tried again after that time.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// What was last said of the file.
-#[derive(Default)]
-pub(super) struct SavingNotes {
-    pub(super) error: Option<String>,
-    /// What is there cannot be read, so it is kept.
-    pub(super) unread: Option<memory::UnreadFile>,
-}
-
 impl Trips {
     /// Keeps the file as it is to be, until the process ends.
     pub(super) fn save_all(&self, news: &Receiver<()>) {

@@ -49,12 +49,12 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 /// The pause after an attempt to write that has failed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pause {
+pub(super) struct WritingPause {
     first: Duration,
     last: Duration,
 }
 
-impl Pause {
+impl WritingPause {
     /// At first this one.
     pub(super) const fn of(first: Duration) -> Self {
         Self {
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn what_is_refused_is_tried_ever_more_seldom_and_a_lost_connection_at_once() {
-        let mut pause = Pause::of(Duration::from_secs(1));
+        let mut pause = WritingPause::of(Duration::from_secs(1));
         let pauses = [(); 8].map(|()| pause.after(true).as_secs());
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
         assert_eq!(pause.after(false), Duration::from_secs(1));

@@ -1,12 +1,12 @@
-//! What a person has set by hand says nothing of what it is about: that is what was in `pre` when it was first
-//! seen. A gateway that is started later could not know that, so one that may write has the key say so: as
-//! the trip that it was taken for.
+//! What a person has set by hand says nothing of what it is about: that is what was in `pre` when it was
+//! first seen. A gateway that is started later could not know that, so one that may write has the key say so:
+//! as the trip that it was taken for.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::place::TripsPlace;
-use super::task::Pause;
+use super::task::WritingPause;
 use super::{Trips, beside, there};
 use crate::config::Store;
 use crate::lists::ServiceName;
@@ -26,7 +26,7 @@ pub(super) struct TextAttempt {
     text: Vec<u8>,
     /// Not before this.
     due: Instant,
-    pause: Pause,
+    pause: WritingPause,
 }
 
 impl Trips {
@@ -46,7 +46,7 @@ impl Trips {
                 TextAttempt {
                     text: text.clone(),
                     due: Instant::now() + wait,
-                    pause: Pause::of(AGAIN),
+                    pause: WritingPause::of(AGAIN),
                 }
             });
             if Instant::now() < attempt.due {

@@ -7,7 +7,7 @@ use crossbeam_channel::Receiver;
 
 use super::known::{BegunAnew, HeldTrip};
 use super::place::TripsPlace;
-use super::task::{NotWritten, Pause, TripTask, Written};
+use super::task::{NotWritten, TripTask, WritingPause, Written};
 use super::{Trips, beside, record, there};
 use crate::config::{RedisSettings, Store};
 use crate::lists::ServiceName;
@@ -37,7 +37,7 @@ struct Attempt {
     since: Instant,
     /// Not before this.
     due: Instant,
-    pause: Pause,
+    pause: WritingPause,
     is_over: bool,
     /// The state of the store that says so, if one does.
     over_by: Option<Box<ReleaseState>>,
@@ -51,7 +51,7 @@ struct EpochAttempt {
     since: Instant,
     /// Not before this.
     due: Instant,
-    pause: Pause,
+    pause: WritingPause,
     is_told: bool,
 }
 
@@ -62,7 +62,7 @@ impl EpochAttempt {
             begun,
             since: now,
             due: if is_enforcing { now } else { now + OTHERS },
-            pause: Pause::of(PAUSE),
+            pause: WritingPause::of(PAUSE),
             is_told: false,
         }
     }
@@ -195,7 +195,7 @@ impl Attempt {
             held,
             since: Instant::now(),
             due: Instant::now(),
-            pause: Pause::of(LOOK),
+            pause: WritingPause::of(LOOK),
             is_over: false,
             over_by: None,
             told: None,
