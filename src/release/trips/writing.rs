@@ -229,7 +229,7 @@ impl Attempt {
                 return None;
             }
             Ok(Written::Again | Written::Left) => return None,
-            Ok(Written::Empty) => "the store has no lists".to_owned(),
+            Ok(Written::Empty) => "pre is empty in the store".to_owned(),
             Err(error) => error.why,
         };
         if self.told.as_ref() != Some(&error) {
