@@ -335,9 +335,16 @@ fn gateways_are_waited_for_to_hear_of_a_freeze_a_thaw_and_a_reset() {
     desk.done(&["rollback"]);
     let again = desk.run(&["rollback", "--wait", "--timeout", "1s"]);
     let why = String::from_utf8(again.stderr).unwrap();
-    let lacks = "there was nothing to change; 1 of 2 gateways hold";
-    assert!(why.contains(lacks) && why.contains("gw-b"), "{why}");
+    let lacks = "1 of 2 gateways hold";
+    let nothing = "there was nothing to change; not within 1s: ";
+    assert!(
+        why.contains(nothing) && why.contains(lacks) && why.contains("gw-b"),
+        "{why}"
+    );
     assert_eq!(again.status.code(), Some(1));
+    let again = desk.run(&["rollback", "--wait", "--timeout", "1s", "--json"]);
+    let again: Value = serde_json::from_slice(&again.stdout).unwrap();
+    assert!(again["error"].to_string().contains(lacks), "{again}");
     other.signal(Signal::SIGCONT);
     let again = desk.done(&["rollback", "--wait"]);
     assert!(

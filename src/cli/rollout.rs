@@ -90,6 +90,9 @@ fn in_lines(rollout: &Rollout, is_frozen: bool) -> String {
     if let Some(why) = &rollout.why {
         let _ = writeln!(text, "{why}");
     }
+    if rollout.course == Course::Done && rollout.promotes && rollout.why.is_none() {
+        text.push_str("pre was promoted: its servers are prod now\n");
+    }
     if let Some(left) = rollout.left() {
         add_prospect(&mut text, rollout, left);
     }

@@ -238,7 +238,11 @@ impl VerbOutcome<'_> {
             text.push_str(held);
             text.push('\n');
         }
-        let json = json!({
+        let complaint = failed.map(|why| match number {
+            Some(_) => format!("the change was made; {why}"),
+            None => format!("there was nothing to change; {why}"),
+        });
+        let mut json = json!({
             "service": self.service.as_str(),
             "verb": self.order.verb.name(),
             "number": number,
@@ -251,6 +255,9 @@ impl VerbOutcome<'_> {
             "notes": notes,
             "in_force": held,
         });
+        if let Some(complaint) = &complaint {
+            json["error"] = json!(complaint);
+        }
         let notes = notes.into_iter().filter(|_| is_text);
         let report = Report::new(text, json);
         let report = report.noting(notes.map(|it| format!("note: {it}")).collect());
@@ -258,10 +265,9 @@ impl VerbOutcome<'_> {
             report.then(telling.map(|it| -> Afterwards {
                 Box::new(|| it.end().map(|why| format!("note: {why}")))
             }));
-        match failed {
+        match complaint {
             None => report,
-            Some(why) if number.is_some() => report.but(format!("the change was made; {why}")),
-            Some(why) => report.but(format!("there was nothing to change; {why}")),
+            Some(complaint) => report.but(complaint),
         }
     }
 
