@@ -9,6 +9,7 @@
 //! Not here: what the lists mean ([`crate::lists`], [`crate::route`]).
 
 mod cause;
+mod confirmed;
 pub mod copy;
 mod entries;
 pub(crate) mod file;

@@ -315,3 +315,20 @@ fn a_gateway_takes_what_was_confirmed_and_is_waited_for() {
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(site.gateway.get("127.0.0.7", "/").text(), "prod");
 }
+
+#[test]
+fn what_was_confirmed_is_not_held_by_a_gateway_that_did_not_run_then() {
+    let mut site = FileSite::with(&["127.0.0.5"], |it| it.set("lists.last_good", "copy"));
+    let desk = Desk::beside(&site.gateway);
+    let copy = site.gateway.path("copy");
+    wait_until("there is a copy", DEADLINE, || copy.exists());
+    site.gateway.signal(Signal::SIGTERM);
+    assert!(site.gateway.wait_exit().success());
+    desk.done(&["promote", "--yes", "--force"]);
+    // A minute later.
+    fs::remove_file(site.gateway.path("lists.accept")).unwrap();
+    let again = Setup::new().set("lists.file", site.file().display());
+    let again = again.set("lists.last_good", copy.display()).start();
+    again.wait_served("127.0.0.9", "pre", DEADLINE);
+    assert_eq!(again.stderr.count("change-held"), 0);
+}

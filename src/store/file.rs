@@ -7,13 +7,14 @@
 //! What is known of a release is in files beside it, named after it: see [`beside`].
 
 use std::collections::BTreeSet;
-use std::fs::{self, Metadata};
-use std::io;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::confirmed::{LOOKED_AT, RecordedChange, confirmed_last};
 use super::format::{FileError, parse_services, read};
 use super::reading::{FrozenLists, NO_STATE, is_state};
 use super::{Cause, Feed, Mode, ReleaseReading, ServiceReading, StoredText};
@@ -73,6 +74,7 @@ pub(crate) fn start(
     let mut releases = ReleaseFiles::of(&path, &services);
     releases.look();
     releases.add_to(&mut readings);
+    add_accepted(&path, &mut readings);
     feed.set_mode(Mode::File);
     feed.publish_watched(readings, why);
     feed.tell_held();
@@ -181,6 +183,43 @@ impl ReleaseFiles {
     }
 }
 
+/// Adds to what was read what somebody has confirmed.
+fn add_accepted(path: &Path, readings: &mut [ServiceReading]) {
+    let accepted = accepted(path);
+    for reading in readings {
+        reading.accepted = [&accepted[..], &confirmed_before(path, &reading.service)].concat();
+        reading.meant.clone_from(&accepted);
+    }
+}
+
+/// So much of the end of a history is looked through, in bytes.
+const NEWEST: u64 = 256 << 10;
+
+/// What was confirmed with the last change of the lists of a service, as the history beside them says.
+fn confirmed_before(lists: &Path, service: &ServiceName) -> Vec<String> {
+    let newest = || {
+        let mut file = File::open(beside(lists, service, "history"))?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(NEWEST)))?;
+        let mut newest = Vec::new();
+        file.take(NEWEST).read_to_end(&mut newest)?;
+        io::Result::Ok(newest)
+    };
+    // Who cannot read it holds what was changed, and says so.
+    let newest = newest().unwrap_or_default();
+    let lines = newest.rsplit(|it| *it == b'\n');
+    let records = lines.filter_map(|it| {
+        let record: serde_json::Value = serde_json::from_slice(it).ok()?;
+        let get = |name: &str| record[name].as_str().unwrap_or_default().to_owned();
+        Some(RecordedChange {
+            before: get("before"),
+            after: get("after"),
+            confirmed: get("confirmed"),
+        })
+    });
+    confirmed_last(records.take(LOOKED_AT))
+}
+
 /// How long changes are accepted that were confirmed before they are made.
 const ACCEPTED_FOR: Duration = Duration::from_secs(60);
 
@@ -248,11 +287,7 @@ fn watch(
             Ok(mut readings) => {
                 releases.look();
                 releases.add_to(&mut readings);
-                let accepted = accepted(path);
-                for reading in &mut readings {
-                    reading.accepted.clone_from(&accepted);
-                    reading.meant.clone_from(&accepted);
-                }
+                add_accepted(path, &mut readings);
                 feed.publish_watched(readings, Cause::Event);
                 feed.tell_held();
             }
