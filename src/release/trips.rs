@@ -318,6 +318,7 @@ impl Trips {
         let name = service.in_log();
         match &known.held {
             Some(held) if held.version == lists.version => {
+                known.in_force = Some(held.version);
                 // Of several that have found the same, one has written it.
                 known.is_own = self.webhook.is_node(&held.trip.by);
                 if known.told != Some(held.version) && !known.is_being_kept() {
@@ -326,13 +327,12 @@ impl Trips {
                 }
             }
             Some(held) => {
-                let was_told = known.told.take().is_some();
-                if was_told {
+                if known.told.take().is_some() {
                     let pre = &held.trip.pre;
                     log::info!("trip-over {name}pre={pre} reason=\"pre has other servers\"");
                 }
                 // The lists of a start may be older than what the file knows.
-                let was_in_force = was_told || known.keeping.is_some();
+                let was_in_force = known.in_force.take() == Some(held.version);
                 if !held.is_stored && (was_in_force || known.is_heard) {
                     known.held = None;
                     of.pools().set_tripped(0);

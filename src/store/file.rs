@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::confirmed::{LOOKED_AT, RecordedChange, confirmed_last};
 use super::format::{FileError, parse_services, read};
-use super::reading::{FrozenLists, NO_STATE, is_state};
+use super::reading::{FrozenLists, LONGEST_TEXT, NO_STATE, is_state};
 use super::{Cause, Feed, Mode, ReleaseReading, ServiceReading, StoredText};
 use crate::config::{ServiceSettings, VerdictMode};
 use crate::lists::ServiceName;
@@ -93,15 +93,12 @@ pub(crate) fn beside(lists: &Path, service: &ServiceName, what: &str) -> PathBuf
     path.into()
 }
 
-/// The longest text about a release, in bytes.
-const LONGEST_TEXT: u64 = 64 << 10;
-
 /// What such a file has now.
 pub(crate) fn text_beside(lists: &Path, service: &ServiceName, what: &str) -> StoredText {
     let path = beside(lists, service, what);
     match fs::metadata(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return StoredText::Absent,
-        Ok(metadata) if metadata.is_file() && metadata.len() <= LONGEST_TEXT => {}
+        Ok(metadata) if metadata.is_file() && metadata.len() <= LONGEST_TEXT as u64 => {}
         _ => return StoredText::Unknown,
     }
     match fs::read(&path) {
@@ -235,7 +232,7 @@ fn accepted(path: &Path) -> Vec<String> {
             Err(ahead) => ahead.duration(),
         });
         metadata.is_file()
-            && metadata.len() <= LONGEST_TEXT
+            && metadata.len() <= LONGEST_TEXT as u64
             && age.is_ok_and(|it| it < ACCEPTED_FOR)
     };
     let text = match fs::metadata(&path) {

@@ -58,6 +58,9 @@ pub(crate) enum StoredText {
     Text(Vec<u8>),
 }
 
+/// The longest text about a release, in bytes.
+pub(super) const LONGEST_TEXT: usize = 64 << 10;
+
 /// What a store says of the release of a service, at the same moment as its lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ReleaseReading {

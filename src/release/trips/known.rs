@@ -34,6 +34,8 @@ pub(super) struct KnownRelease {
     pub(super) taken_for: Option<(Vec<u8>, Trip)>,
     /// The version of which it was logged that it was taken back.
     pub(super) told: Option<u64>,
+    /// The version that was held and in force here.
+    pub(super) in_force: Option<u64>,
     /// It was this gateway that has taken that back.
     pub(super) is_own: bool,
     /// Who has reset what was held last, if that is why it is over. The state may have another epoch by the

@@ -128,6 +128,7 @@ pub(super) fn parse(text: &str, store: &str) -> BTreeMap<ServiceName, KnownRelea
             is_own: false,
             ended_by: None,
             keeping: None,
+            in_force: None,
             untold,
         };
         let name = match &**name {

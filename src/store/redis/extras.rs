@@ -32,13 +32,10 @@ use super::link::Link;
 use super::rights::{Rights, tell_release, tell_salt};
 use crate::config;
 use crate::store::StoredText;
-use crate::store::reading::{NO_STATE, is_state};
+use crate::store::reading::{LONGEST_TEXT, NO_STATE, is_state};
 
 /// The longest salt, in bytes.
 const LONGEST: usize = 1024;
-
-/// The longest text about a release, in bytes.
-pub(super) const LONGEST_TEXT: usize = 64 << 10;
 
 /// What an entry of a gray list has that is, or may be, a share.
 const SHARE: &[u8] = b"percent:";

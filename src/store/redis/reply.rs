@@ -13,8 +13,8 @@ use memchr::memchr;
 use redis::RedisResult;
 
 use super::errors::{io_error, too_long};
-use super::extras::LONGEST_TEXT;
 use crate::lists::LONGEST_ENTRY;
+use crate::store::reading::LONGEST_TEXT;
 use crate::store::{Entries, heavy};
 
 /// The longest line: a status, an error or a length.
