@@ -270,7 +270,8 @@ fn a_gateway_needs_the_rights_that_the_docs_name_and_leaves_it_to_another_withou
     wait_until("it is done", DEADLINE, || {
         ground.rollout()["course"] == "done"
     });
-    drop(other);
+    // Whoever was killed would be waited for.
+    other.end();
     ground.done(&["rollback"]);
     ground.redis.allow_as_in_the_docs("graygate", 1);
     ground.start("1,2", "1s", &["--without-verdict", "--promote"]);
