@@ -103,8 +103,7 @@ fn a_panic_with_a_backtrace_ends_its_coroutine_only_and_leaves_half_of_the_stack
             spawn_deep(bytes, || panic!("on purpose"));
         }
         panics += PANICS;
-        // A busy machine takes seconds for the names of a backtrace.
-        wait_until("every panic is reported", 6 * DEADLINE, || {
+        wait_until("every panic is reported", DEADLINE, || {
             log.lines().iter().filter(is_report).count() == panics
         });
         // Who was served before is served still, and so is who comes now.

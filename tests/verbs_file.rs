@@ -293,14 +293,22 @@ fn a_gateway_takes_what_was_confirmed_and_is_waited_for() {
     desk.done(&["freeze"]);
     let kept = |page: &Value| page["kept"].to_string().contains("frozen");
     site.gateway.wait_for_lists("it says so", kept);
+    let write_and_be_read = || {
+        let read = || {
+            let name = "graygate_lists_refreshes_total{cause=\"event\"}";
+            site.gateway.metric(name)
+        };
+        let before = read();
+        site.gateway
+            .write_lists(&["127.0.0.7"], &[&site.pre], &[&site.prod]);
+        wait_until("it is read", DEADLINE, || read() > before);
+    };
     // What is no state is nobody's word.
     let state = site.gateway.path("lists.release");
     let frozen = fs::read(&state).unwrap();
     fs::write(&state, "[]").unwrap();
     site.gateway.wait_for_log("release-refused file=");
-    site.gateway
-        .write_lists(&["127.0.0.7"], &[&site.pre], &[&site.prod]);
-    std::thread::sleep(Duration::from_secs(1));
+    write_and_be_read();
     assert_eq!(site.gateway.get("127.0.0.7", "/").text(), "prod");
     fs::write(&state, frozen).unwrap();
     desk.done(&["thaw"]);
@@ -310,9 +318,7 @@ fn a_gateway_takes_what_was_confirmed_and_is_waited_for() {
     desk.done(&["freeze"]);
     site.gateway.wait_served("127.0.0.7", "prod", DEADLINE);
     site.gateway.wait_for_lists("they are frozen", kept);
-    site.gateway
-        .write_lists(&["127.0.0.7"], &[&site.pre], &[&site.prod]);
-    std::thread::sleep(Duration::from_secs(1));
+    write_and_be_read();
     assert_eq!(site.gateway.get("127.0.0.7", "/").text(), "prod");
 }
 

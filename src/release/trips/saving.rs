@@ -53,8 +53,6 @@ impl Trips {
             let trip = |it: &HeldTrip| it.trip.clone();
             let is_it = saved.map(trip) == release.held.as_ref().map(trip);
             if is_it && release.keeping.is_some() {
-                // Lists may be others by now: while it is being kept, that ends it.
-                self.settle(service, release);
                 release.keeping = None;
                 self.settle(service, release);
                 is_news = true;

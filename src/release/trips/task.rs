@@ -28,7 +28,7 @@ pub(super) enum Written {
     Before,
     /// It is over, as this state says, where it is that.
     Over(Option<Box<ReleaseState>>),
-    /// The store has no lists: it is filled first.
+    /// The store has nothing in `pre`: it is filled first.
     Empty,
     /// The store has something else that it must not overwrite.
     Left,

@@ -360,16 +360,26 @@ fn a_copy_that_is_older_than_what_the_file_knows_ends_nothing() {
     }
 }
 
-#[test]
-fn nobody_hears_of_a_trip_before_the_file_has_it_whoever_looks_meanwhile() {
+/// One that keeps what it knows in a file of this folder.
+fn with_a_file() -> (tempfile::TempDir, Bench) {
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("lists").display().to_string();
     let bench = Bench::with(&config(&format!("[lists]\nlast_good = {copy}\n")), None);
-    let is_told = || {
-        let known = bench.trips.known();
-        let mut services = known.services.values();
-        services.any(|it| it.told.is_some())
-    };
+    (folder, bench)
+}
+
+impl Bench {
+    /// The log says that something was taken back.
+    fn has_told(&self) -> bool {
+        let known = self.trips.known();
+        known.services.values().any(|it| it.told.is_some())
+    }
+}
+
+#[test]
+fn nobody_hears_of_a_trip_before_the_file_has_it_whoever_looks_meanwhile() {
+    let (folder, bench) = with_a_file();
+    let is_told = || bench.has_told();
     // The disk is slow.
     let saving = bench.trips.saving.lock().unwrap();
     assert!(bench.trips_now(""), "nobody waits for that");
@@ -384,14 +394,8 @@ fn nobody_hears_of_a_trip_before_the_file_has_it_whoever_looks_meanwhile() {
 
 #[test]
 fn where_the_disk_does_not_answer_it_is_enough_that_the_store_has_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let copy = folder.path().join("lists").display().to_string();
-    let bench = Bench::with(&config(&format!("[lists]\nlast_good = {copy}\n")), None);
-    let is_told = || {
-        let known = bench.trips.known();
-        let mut services = known.services.values();
-        services.any(|it| it.told.is_some())
-    };
+    let (folder, bench) = with_a_file();
+    let is_told = || bench.has_told();
     let saving = bench.trips.saving.lock().unwrap();
     assert!(bench.trips_now(""));
     bench.reads(&bench.trip_in("").to_json().to_string());
